@@ -1,0 +1,261 @@
+//! `tidewater status`: every node's own account, side by side. Exit code 1 when a node is down, does not answer or has fenced its
+//! store, so that a script need not read the table.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::args::{Output, StatusArgs, StatusWait};
+use super::render::{self, columns};
+use super::{CliError, EXIT_FAILED, connect, print};
+use crate::client::Client;
+use crate::data::consistency::Consistency;
+use crate::net::entropy;
+use crate::ring::layout::Member;
+use crate::wire::status::NodeStatus;
+
+/// How often `--wait` looks.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How long one node is given when several looks are wanted.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// What every member said of itself, or why it said nothing, in the layout's order.
+pub struct Census {
+    pub layout: u64,
+    pub nodes: Vec<(Member, Result<NodeStatus, String>)>,
+}
+
+impl Census {
+    /// Asks all members at once; takes `timeout` at most.
+    pub async fn take(client: &Client, timeout: Duration) -> Self {
+        let (layout, _) = client.layout();
+        let asker = client.within(timeout);
+        let mut asked = JoinSet::new();
+        for (at, member) in layout.members.iter().enumerate() {
+            let (asker, id) = (asker.clone(), member.id);
+            asked.spawn(async move { (at, asker.status(id).await.map_err(|error| error.to_string())) });
+        }
+        let mut nodes: Vec<_> =
+            layout.members.into_iter().map(|member| (member, Err("it was not asked".to_owned()))).collect();
+        while let Some(told) = asked.join_next().await {
+            if let Ok((at, status)) = told {
+                nodes[at].1 = status;
+            }
+        }
+        Self { layout: layout.version, nodes }
+    }
+
+    /// Every member answers and none has fenced its store.
+    pub fn is_well(&self) -> bool {
+        self.nodes.iter().all(|(_, status)| status.as_ref().is_ok_and(|status| status.fenced.is_none()))
+    }
+
+    /// Every member answers, keeps no hints, lacks nothing, and knows of nobody who lacks something.
+    pub fn is_level(&self) -> bool {
+        self.is_well() && self.nodes.iter().all(|(_, status)| status.as_ref().is_ok_and(lacks_nothing))
+    }
+
+    /// What is still to be brought level: hints kept, mutations that somebody lacks; `None` when a node does not answer.
+    pub fn behind(&self) -> Option<u64> {
+        self.nodes.iter().map(|(_, status)| status.as_ref().ok().map(open_work)).sum()
+    }
+
+    /// The table.
+    pub fn text(&self) -> String {
+        let heads = ["NODE", "ZONE", "UP", "PARTITIONS", "HINTS", "LOG", "LAG", "BEHIND", "STORE", "UPTIME", "VERSION"];
+        let mut rows = vec![heads.map(str::to_owned).to_vec()];
+        let mut notes = String::new();
+        for (member, status) in &self.nodes {
+            let (name, zone) = (member.name.clone(), member.zone.clone());
+            match status {
+                Ok(status) => {
+                    let lag: u64 = status.peer_lag.values().sum();
+                    rows.push(vec![
+                        name.clone(),
+                        zone,
+                        if status.fenced.is_some() { "fenced" } else { "up" }.to_owned(),
+                        format!("{}/{}", status.partitions_owned, status.partitions),
+                        render::count(status.hints),
+                        render::count(status.log_entries),
+                        render::count(lag),
+                        render::count(status.behind),
+                        render::bytes(status.store_bytes),
+                        render::duration(Duration::from_millis(status.uptime_ms)),
+                        status.version.clone(),
+                    ]);
+                    for (peer, hints) in status.hints_for.iter().filter(|(_, hints)| **hints > 0) {
+                        let _ = writeln!(notes, "{name} keeps {} hints for {peer}", render::count(*hints));
+                    }
+                    if let Some(cause) = &status.fenced {
+                        let _ = writeln!(notes, "{name} has fenced its store: {cause}");
+                    }
+                }
+                Err(why) => {
+                    let mut row = vec![name.clone(), zone, "down".to_owned()];
+                    row.resize(heads.len(), "-".to_owned());
+                    rows.push(row);
+                    let _ = writeln!(notes, "{name} does not answer: {why}");
+                }
+            }
+        }
+        let gap = if notes.is_empty() { "" } else { "\n" };
+        format!("{}{gap}{notes}", columns(&rows))
+    }
+
+    fn json(&self) -> Value {
+        let node = |(member, status): &(Member, Result<NodeStatus, String>)| match status {
+            Ok(status) => {
+                let mut object = json!({
+                    "name": member.name, "zone": member.zone, "up": true, "fenced": status.fenced,
+                    "quic": member.quic, "resp": member.resp, "http": member.http,
+                    "version": status.version, "incarnation": status.incarnation.to_string(),
+                    "uptime_ms": status.uptime_ms, "layout": status.layout,
+                    "partitions_owned": status.partitions_owned, "partitions": status.partitions,
+                    "hints": status.hints, "hint_bytes": status.hint_bytes, "hints_for": status.hints_for,
+                    "log_entries": status.log_entries, "peer_lag": status.peer_lag, "behind": status.behind,
+                    "store_bytes": status.store_bytes, "counters": status.counters,
+                });
+                let peer = |peer: &crate::wire::status::PeerStatus| json!({ "name": peer.name, "zone": peer.zone, "up": peer.up, "connected": peer.connected });
+                object["peers"] = status.peers.iter().map(peer).collect();
+                object
+            }
+            Err(why) => json!({ "name": member.name, "zone": member.zone, "up": false, "why": why }),
+        };
+        json!({
+            "layout": self.layout,
+            "well": self.is_well(),
+            "level": self.is_level(),
+            "nodes": self.nodes.iter().map(node).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn lacks_nothing(status: &NodeStatus) -> bool {
+    open_work(status) == 0
+}
+
+fn open_work(status: &NodeStatus) -> u64 {
+    let lag = status.peer_lag.values().fold(0_u64, |sum, lag| sum.saturating_add(*lag));
+    status.hints.saturating_add(status.behind).saturating_add(lag)
+}
+
+/// Shows how the nodes are; with `--wait`, once they are so.
+pub async fn run(args: StatusArgs) -> Result<ExitCode, CliError> {
+    let client = connect::connect(&args.connect, Consistency::default()).await?;
+    let census = match args.wait {
+        None => Census::take(&client, args.connect.timeout).await,
+        Some(state) => wait(&client, state, args.connect.timeout).await?,
+    };
+    match args.connect.output {
+        Output::Text => print(&census.text())?,
+        Output::Json => print(&format!("{}\n", census.json()))?,
+    }
+    client.close();
+    Ok(if census.is_well() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
+}
+
+async fn wait(client: &Client, state: StatusWait, timeout: Duration) -> Result<Census, CliError> {
+    let until = entropy::instant() + timeout;
+    loop {
+        let left = until.saturating_duration_since(entropy::instant());
+        let census = Census::take(client, LOOK_TIMEOUT.min(left.max(LOOK_EVERY))).await;
+        let so = match state {
+            StatusWait::Up => census.is_well(),
+            StatusWait::Level => census.is_level(),
+        };
+        if so {
+            return Ok(census);
+        }
+        if left < LOOK_EVERY {
+            let wanted = match state {
+                StatusWait::Up => "up",
+                StatusWait::Level => "level",
+            };
+            return Err(CliError::failed(format!(
+                "the cluster is not {wanted} after {}:\n{}",
+                render::duration(timeout),
+                census.text().trim_end()
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::data::id::{Incarnation, NodeId};
+
+    fn member(name: &str) -> Member {
+        Member {
+            id: NodeId::from_name(name),
+            name: name.into(),
+            zone: "a".into(),
+            weight: 1,
+            quic: String::new(),
+            resp: String::new(),
+            http: String::new(),
+        }
+    }
+
+    fn status(name: &str) -> NodeStatus {
+        NodeStatus {
+            node: NodeId::from_name(name),
+            name: name.into(),
+            version: "0.1.0".into(),
+            incarnation: Incarnation(1),
+            uptime_ms: 90_000,
+            layout: 1,
+            partitions_owned: 16,
+            partitions: 16,
+            hints: 0,
+            hint_bytes: 0,
+            hints_for: BTreeMap::new(),
+            log_entries: 3,
+            peer_lag: BTreeMap::new(),
+            behind: 0,
+            store_bytes: 2048,
+            fenced: None,
+            peers: Vec::new(),
+            counters: BTreeMap::new(),
+        }
+    }
+
+    fn census(nodes: Vec<(&str, Result<NodeStatus, String>)>) -> Census {
+        Census { layout: 1, nodes: nodes.into_iter().map(|(name, status)| (member(name), status)).collect() }
+    }
+
+    #[test]
+    fn level_means_that_nobody_lacks_anything() {
+        assert!(census(vec![("n1", Ok(status("n1"))), ("n2", Ok(status("n2")))]).is_level());
+        let hints = NodeStatus { hints: 1, ..status("n2") };
+        let behind = NodeStatus { behind: 2, ..status("n2") };
+        let lag = NodeStatus { peer_lag: [("n1".to_owned(), 3)].into(), ..status("n2") };
+        for (unlevel, open) in [(hints, 1), (behind, 2), (lag, 3)] {
+            let census = census(vec![("n1", Ok(status("n1"))), ("n2", Ok(unlevel))]);
+            assert!(census.is_well() && !census.is_level());
+            assert_eq!(census.behind(), Some(open));
+        }
+        let silent = census(vec![("n1", Ok(status("n1"))), ("n2", Err("no answer".into()))]);
+        assert!(!silent.is_level() && !silent.is_well());
+        assert_eq!(silent.behind(), None);
+    }
+
+    #[test]
+    fn a_node_that_is_silent_fenced_or_keeping_hints_is_named() {
+        let fenced = NodeStatus { fenced: Some("checksum mismatch".into()), ..status("n2") };
+        let hints = NodeStatus { hints: 4, hints_for: [("n3".to_owned(), 4)].into(), ..status("n1") };
+        let census = census(vec![("n1", Ok(hints)), ("n2", Ok(fenced)), ("n3", Err("no answer".into()))]);
+        let text = census.text();
+        for told in ["n1 keeps 4 hints for n3", "n2 has fenced its store: checksum mismatch", "n3 does not answer"] {
+            assert!(text.contains(told), "{text}");
+        }
+        assert_eq!(census.json()["nodes"][2]["up"], false);
+        assert_eq!(census.json()["well"], false);
+    }
+}

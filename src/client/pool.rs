@@ -1,0 +1,164 @@
+//! One link per node, dialled when it is needed, and which nodes to leave alone for a while.
+//!
+//! Many callers may want the same node at once: one dial serves them all, and its failure is told to them all. A node that could
+//! not be reached, or did not answer, rests; the pause doubles while it goes on failing. When the pause is over one request goes
+//! there and finds out; the others wait for what it finds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::link::{Desk, Link, Transport};
+use super::routing::backoff;
+use crate::data::id::NodeId;
+use crate::net::entropy;
+
+const REST_BASE: Duration = Duration::from_millis(250);
+const REST_MAX: Duration = Duration::from_secs(5);
+
+pub(crate) struct Pool {
+    transport: Arc<dyn Transport>,
+    slots: Mutex<BTreeMap<NodeId, Slot>>,
+    options: PoolOptions,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolOptions {
+    pub in_flight_max: usize,
+    pub frame_bytes_max: usize,
+    pub dial_timeout: Duration,
+}
+
+type DialResult = Result<Arc<Link>, String>;
+
+#[derive(Default)]
+struct Slot {
+    state: State,
+    failures: u32,
+    failed_at: Option<Instant>,
+    rests_until: Option<Instant>,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Idle,
+    Dialling(watch::Receiver<Option<DialResult>>),
+    Open(Arc<Link>),
+}
+
+impl Pool {
+    pub fn new(transport: Arc<dyn Transport>, options: PoolOptions) -> Self {
+        Self { transport, slots: Mutex::new(BTreeMap::new()), options }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Slot>> {
+        self.slots.lock().expect("nothing that can panic happens under the lock")
+    }
+
+    /// A link to whichever node of the cluster is at `address`. It is kept under that node's name.
+    pub async fn seed(self: &Arc<Self>, address: &str) -> DialResult {
+        let (name, link) = dial(self, address, None).await?;
+        let link = Arc::new(link);
+        self.lock().entry(NodeId::from_name(&name)).or_default().state = State::Open(link.clone());
+        Ok(link)
+    }
+
+    /// The open link to a node, or a new one.
+    pub async fn link(self: &Arc<Self>, node: NodeId, name: &str, address: &str) -> DialResult {
+        let mut dialling = {
+            let mut slots = self.lock();
+            let slot = slots.entry(node).or_default();
+            match &slot.state {
+                State::Open(link) if !link.is_over() => return Ok(link.clone()),
+                State::Dialling(result) if result.has_changed().is_ok() => result.clone(),
+                State::Open(_) | State::Idle | State::Dialling(_) => {
+                    let (tell, result) = watch::channel(None);
+                    slot.state = State::Dialling(result.clone());
+                    let (pool, name, address) = (self.clone(), name.to_owned(), address.to_owned());
+                    // A task of its own: the caller who came first may give up, the others still want the link.
+                    tokio::spawn(async move {
+                        let dialled = dial(&pool, &address, Some(&name)).await.map(|(_, link)| Arc::new(link));
+                        pool.settle(node, &dialled);
+                        let _ = tell.send(Some(dialled));
+                    });
+                    result
+                }
+            }
+        };
+        match dialling.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().expect("waited for some"),
+            Err(_) => Err("dialling was broken off".into()),
+        }
+    }
+
+    fn settle(&self, node: NodeId, dialled: &DialResult) {
+        let mut slots = self.lock();
+        let slot = slots.entry(node).or_default();
+        slot.state = match dialled {
+            Ok(link) => State::Open(link.clone()),
+            Err(_) => State::Idle,
+        };
+    }
+
+    /// Is this node to be left alone?
+    pub fn is_resting(&self, node: NodeId, now: Instant) -> bool {
+        let slots = self.lock();
+        slots.get(&node).and_then(|slot| slot.rests_until).is_some_and(|until| now < until)
+    }
+
+    /// A request goes to `node`. If it has failed before, this is the one that finds out: the others leave it alone until then.
+    pub fn handle_try(&self, node: NodeId, now: Instant, patience: Duration) {
+        if let Some(slot) = self.lock().get_mut(&node)
+            && slot.failures > 0
+        {
+            slot.rests_until = Some(now + patience);
+        }
+    }
+
+    /// `node` answered, whatever it said.
+    pub fn handle_answer(&self, node: NodeId) {
+        if let Some(slot) = self.lock().get_mut(&node)
+            && slot.failures > 0
+        {
+            slot.failures = 0;
+            slot.rests_until = None;
+        }
+    }
+
+    /// `node` could not be reached or did not answer a try that began at `began`.
+    pub fn handle_failure(&self, node: NodeId, began: Instant, now: Instant) {
+        let mut slots = self.lock();
+        let slot = slots.entry(node).or_default();
+        // Many requests that fail together are one piece of news.
+        if slot.failed_at.is_some_and(|failed| began < failed) {
+            return;
+        }
+        slot.failed_at = Some(now);
+        slot.failures = slot.failures.saturating_add(1);
+        let pause = REST_BASE / 2 + backoff(slot.failures, REST_BASE, REST_MAX, entropy::random_u64());
+        slot.rests_until = Some(now + pause);
+    }
+
+    /// Closes all links and lets nobody dial again.
+    pub fn close(&self) {
+        for (_, slot) in std::mem::take(&mut *self.lock()) {
+            if let State::Open(link) = slot.state {
+                link.close("the client is done");
+            }
+        }
+        self.transport.close();
+    }
+}
+
+async fn dial(pool: &Pool, address: &str, name: Option<&str>) -> Result<(String, Link), String> {
+    let desk = Arc::new(Desk::new(pool.options.in_flight_max, pool.options.frame_bytes_max));
+    match tokio::time::timeout(pool.options.dial_timeout, pool.transport.dial(address, name, desk.clone())).await {
+        Ok(Ok(dialled)) => Ok((dialled.name, Link::new(dialled.wire, desk))),
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err(format!("no answer to the dial within {} ms", pool.options.dial_timeout.as_millis())),
+    }
+}

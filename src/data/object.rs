@@ -1,0 +1,229 @@
+//! An object as a person sees it: rows of one key, judged at one moment.
+//!
+//! Visible is what belongs to a life whose deadline has not passed. A deadline row of a life outranks the deadline that the life
+//! was born with, because whoever set it had seen the birth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::decimal::Decimal;
+use super::id::Dot;
+use super::path::{Component, Path, field_prefix};
+use super::row::{Floor, Life, Register, Row, Tally, tally_is_live, tally_value};
+
+/// Some or all rows of one key, in order.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Object {
+    pub rows: BTreeMap<Path, Row>,
+}
+
+/// Why a number could not be made of a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotANumber;
+
+impl Object {
+    pub fn new(rows: impl IntoIterator<Item = (Path, Row)>) -> Self {
+        Self { rows: rows.into_iter().collect() }
+    }
+
+    /// Rows of one component, in order of member.
+    pub fn of(&self, component: Component) -> impl Iterator<Item = (&Path, &Row)> {
+        let from = Path::new(component, Bytes::new());
+        self.rows.range(from..).take_while(move |(path, _)| path.component == component)
+    }
+
+    /// Lives with a deadline row: `None` means that it was made to persist.
+    pub fn deadlines(&self) -> impl Iterator<Item = (Life, Option<u64>)> + '_ {
+        self.of(Component::Deadline).filter_map(|(path, row)| match row {
+            Row::Deadline(deadline) => Some((path.life()?, deadline.at_ms)),
+            _ => None,
+        })
+    }
+
+    /// When a life ends, given the deadline it was born with.
+    pub fn deadline_of(&self, life: Life, born_with: Option<u64>) -> Option<u64> {
+        match self.rows.get(&Path::deadline(life)) {
+            Some(Row::Deadline(deadline)) => deadline.at_ms,
+            // A string's counts live and die with its register.
+            _ => born_with.or_else(|| match self.rows.get(&Path::new(Component::Register, Bytes::new())) {
+                Some(Row::Register(register)) if register.life == life => register.deadline_ms,
+                _ => None,
+            }),
+        }
+    }
+
+    pub fn is_alive(&self, life: Life, born_with: Option<u64>, wall_ms: u64) -> bool {
+        self.deadline_of(life, born_with).is_none_or(|at_ms| at_ms > wall_ms)
+    }
+
+    /// The visible register of the key, or of a field.
+    pub fn register(&self, field: Option<&[u8]>, wall_ms: u64) -> Option<&Register> {
+        let path = match field {
+            None => Path::new(Component::Register, Bytes::new()),
+            Some(field) => Path::new(Component::Field, Bytes::copy_from_slice(field)),
+        };
+        match self.rows.get(&path) {
+            Some(Row::Register(register))
+                if register.payload.is_some() && self.is_alive(register.life, register.deadline_ms, wall_ms) =>
+            {
+                Some(register)
+            }
+            _ => None,
+        }
+    }
+
+    /// The visible tallies of the key or of a field.
+    pub fn tallies(
+        &self,
+        field: Option<&[u8]>,
+        wall_ms: u64,
+    ) -> impl Iterator<Item = (&Path, &Option<Tally>, &Option<Floor>)> {
+        let (component, prefix) = match field {
+            None => (Component::Counter, Vec::new()),
+            Some(field) => (Component::FieldCounter, field_prefix(field)),
+        };
+        let from = Path::new(component, prefix.clone());
+        self.rows
+            .range(from..)
+            .take_while(move |(path, _)| path.component == component && path.member.starts_with(&prefix))
+            .filter_map(move |(path, row)| match row {
+                Row::Counter { tally, floor }
+                    if tally_is_live(tally, floor) && self.is_alive(path.life()?, None, wall_ms) =>
+                {
+                    Some((path, tally, floor))
+                }
+                _ => None,
+            })
+    }
+
+    /// The visible retried increments that no tally contains.
+    pub fn retries(&self, field: Option<&[u8]>, wall_ms: u64) -> impl Iterator<Item = (&Path, Decimal)> {
+        let (component, prefix) = match field {
+            None => (Component::Retry, Vec::new()),
+            Some(field) => (Component::FieldRetry, field_prefix(field)),
+        };
+        let from = Path::new(component, prefix.clone());
+        self.rows
+            .range(from..)
+            .take_while(move |(path, _)| path.component == component && path.member.starts_with(&prefix))
+            .filter_map(move |(path, row)| match row {
+                Row::Retried(retried)
+                    if !retried.counted && !retried.removed && self.is_alive(path.life()?, None, wall_ms) =>
+                {
+                    Some((path, retried.amount))
+                }
+                _ => None,
+            })
+    }
+
+    /// What has been counted here; `None` when nothing has been that was not removed.
+    pub fn count(&self, field: Option<&[u8]>, wall_ms: u64) -> Option<Decimal> {
+        let mut sum = None;
+        for (_, tally, floor) in self.tallies(field, wall_ms) {
+            sum = Some(sum.unwrap_or(Decimal::ZERO).saturating_add(tally_value(tally, floor)));
+        }
+        for (_, amount) in self.retries(field, wall_ms) {
+            sum = Some(sum.unwrap_or(Decimal::ZERO).saturating_add(amount));
+        }
+        sum
+    }
+
+    /// The text of the string (or field): the register's, or its number plus the count. A register that is no number hides counts
+    /// that came concurrently.
+    pub fn text(&self, field: Option<&[u8]>, wall_ms: u64) -> Option<Bytes> {
+        let register = self.register(field, wall_ms).and_then(|register| register.payload.clone());
+        let Some(count) = self.count(field, wall_ms) else { return register };
+        match register {
+            None => Some(count.to_string().into()),
+            Some(text) => match Decimal::parse(&text) {
+                Some(base) => Some(base.saturating_add(count).to_string().into()),
+                None => Some(text),
+            },
+        }
+    }
+
+    /// The string (or field) as a number, 0 when it is absent.
+    pub fn number(&self, field: Option<&[u8]>, integer: bool, wall_ms: u64) -> Result<Decimal, NotANumber> {
+        let base = match self.register(field, wall_ms).and_then(|register| register.payload.as_ref()) {
+            None => Decimal::ZERO,
+            Some(text) if integer => Decimal::parse_integer(text).ok_or(NotANumber)?,
+            Some(text) => Decimal::parse(text).ok_or(NotANumber)?,
+        };
+        let sum = base.saturating_add(self.count(field, wall_ms).unwrap_or(Decimal::ZERO));
+        if integer && sum.to_integer().is_none() {
+            return Err(NotANumber);
+        }
+        Ok(sum)
+    }
+
+    /// Visible set members, in order.
+    pub fn members(&self, wall_ms: u64) -> impl Iterator<Item = &Bytes> {
+        self.of(Component::Member)
+            .filter(move |(_, row)| self.row_is_visible(row, wall_ms))
+            .map(|(path, _)| &path.member)
+    }
+
+    pub fn has_member(&self, member: &[u8], wall_ms: u64) -> bool {
+        let path = Path::new(Component::Member, Bytes::copy_from_slice(member));
+        self.rows.get(&path).is_some_and(|row| self.row_is_visible(row, wall_ms))
+    }
+
+    /// Visible fields with their texts, in order.
+    pub fn fields(&self, wall_ms: u64) -> Vec<(Bytes, Bytes)> {
+        let named: BTreeSet<Bytes> = [Component::Field, Component::FieldCounter, Component::FieldRetry]
+            .into_iter()
+            .flat_map(|component| self.of(component))
+            .filter_map(|(path, _)| path.field())
+            .collect();
+        named.into_iter().filter_map(|field| Some((field.clone(), self.text(Some(&field), wall_ms)?))).collect()
+    }
+
+    /// Visible siblings, by birth.
+    pub fn siblings(&self, wall_ms: u64) -> Vec<(Dot, Bytes)> {
+        self.of(Component::Sibling)
+            .filter_map(|(_, row)| match row {
+                Row::Sibling(sibling) if self.is_alive(sibling.life, None, wall_ms) => {
+                    Some((sibling.dot, sibling.payload.clone()))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn flag(&self, wall_ms: u64) -> bool {
+        self.of(Component::Flag).any(|(_, row)| self.row_is_visible(row, wall_ms))
+    }
+
+    /// Is any entry of this row of a life that has not ended? For rows that do not carry their life in the path.
+    pub fn row_is_visible(&self, row: &Row, wall_ms: u64) -> bool {
+        match row {
+            Row::Births(births) => births.iter().any(|birth| self.is_alive(birth.life, None, wall_ms)),
+            Row::Sibling(sibling) => self.is_alive(sibling.life, None, wall_ms),
+            Row::Register(register) => {
+                register.payload.is_some() && self.is_alive(register.life, register.deadline_ms, wall_ms)
+            }
+            _ => false,
+        }
+    }
+
+    /// Is anything of this row visible, whatever its component?
+    pub fn path_is_visible(&self, path: &Path, row: &Row, wall_ms: u64) -> bool {
+        match row {
+            Row::Counter { tally, floor } => {
+                tally_is_live(tally, floor) && path.life().is_some_and(|life| self.is_alive(life, None, wall_ms))
+            }
+            Row::Retried(retried) => {
+                !retried.counted
+                    && !retried.removed
+                    && path.life().is_some_and(|life| self.is_alive(life, None, wall_ms))
+            }
+            Row::Deadline(_) => false,
+            other => self.row_is_visible(other, wall_ms),
+        }
+    }
+
+    pub fn is_visible(&self, wall_ms: u64) -> bool {
+        self.rows.iter().any(|(path, row)| self.path_is_visible(path, row, wall_ms))
+    }
+}

@@ -1,0 +1,267 @@
+//! Rows, and the one law by which they merge: *keep a dot iff both store it, or the one that lacks it has not seen it.*
+//!
+//! 1. Every entry of a row carries the dot of the mutation that put it there. One dot puts at most one entry that can be removed
+//!    by name, so to remove a dot is to remove one entry.
+//! 2. A register keeps, of the entries that survive the law, the one with the highest stamp.
+//! 3. A tally is one incarnation's running total and is written by that incarnation alone, so the later one contains the earlier;
+//!    what was removed is a floor under it (two counters that only grow: `crdt.md` section 1, "resettable counter", exact).
+//!
+//! Representations are canonical: equal states are equal bytes, whatever order they were made in.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::clock::Stamp;
+use super::context::Context;
+use super::decimal::Decimal;
+use super::id::Dot;
+
+/// A stretch of a key's existence that expires as one. 0 is the life of keys that never had a deadline.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default)]
+pub struct Life(pub u64);
+
+/// The last write of a register, or of a map field.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Register {
+    pub dot: Dot,
+    pub stamp: Stamp,
+    pub life: Life,
+    /// The deadline that this life was born with.
+    pub deadline_ms: Option<u64>,
+    /// `None`: a stamped empty write, which is how a register is deleted.
+    pub payload: Option<Bytes>,
+}
+
+/// A set member's or a flag's reason to be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Birth {
+    pub dot: Dot,
+    pub life: Life,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Sibling {
+    pub dot: Dot,
+    pub life: Life,
+    pub payload: Bytes,
+}
+
+/// What one incarnation has counted since its counter stood at `run`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Tally {
+    pub dot: Dot,
+    pub run: u64,
+    pub total: Decimal,
+}
+
+/// What of a tally has been removed: everything up to its `upto`-th mutation, which came to `total`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Floor {
+    pub dot: Dot,
+    pub upto: u64,
+    pub total: Decimal,
+}
+
+/// An increment that may have been sent before. It stands under its operation id, so equal ones are one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Retried {
+    /// Every coordinator's dot for it, sorted.
+    pub dots: Vec<Dot>,
+    pub amount: Decimal,
+    /// Some tally is known to contain it already.
+    pub counted: bool,
+    pub removed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Deadline {
+    pub dot: Dot,
+    pub stamp: Stamp,
+    /// `None`: persists.
+    pub at_ms: Option<u64>,
+}
+
+/// One stored row.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Row {
+    Register(Register),
+    /// Sorted by dot, never empty.
+    Births(Vec<Birth>),
+    Sibling(Sibling),
+    /// At least one of the two.
+    Counter {
+        tally: Option<Tally>,
+        floor: Option<Floor>,
+    },
+    Retried(Retried),
+    Deadline(Deadline),
+}
+
+/// What a mutation puts into a row. The mutation's dot is the entry's.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Put {
+    Register { stamp: Stamp, life: Life, deadline_ms: Option<u64>, payload: Option<Bytes> },
+    Birth { life: Life },
+    Sibling { life: Life, payload: Bytes },
+    Tally { run: u64, total: Decimal },
+    Floor { upto: u64, total: Decimal },
+    Retried { amount: Decimal },
+    RetriedRemoved { amount: Decimal },
+    Deadline { stamp: Stamp, at_ms: Option<u64> },
+}
+
+impl Put {
+    /// The stamp that decides, for those that are decided by one.
+    pub fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Put::Register { stamp, .. } | Put::Deadline { stamp, .. } => Some(*stamp),
+            _ => None,
+        }
+    }
+}
+
+impl Row {
+    /// The row that a put makes where there was none.
+    pub fn born(put: Put, dot: Dot) -> Row {
+        match put {
+            Put::Register { stamp, life, deadline_ms, payload } => {
+                Row::Register(Register { dot, stamp, life, deadline_ms, payload })
+            }
+            Put::Birth { life } => Row::Births(vec![Birth { dot, life }]),
+            Put::Sibling { life, payload } => Row::Sibling(Sibling { dot, life, payload }),
+            Put::Tally { run, total } => Row::Counter { tally: Some(Tally { dot, run, total }), floor: None },
+            Put::Floor { upto, total } => Row::Counter { tally: None, floor: Some(Floor { dot, upto, total }) },
+            Put::Retried { amount } => {
+                Row::Retried(Retried { dots: vec![dot], amount, counted: false, removed: false })
+            }
+            Put::RetriedRemoved { amount } => {
+                Row::Retried(Retried { dots: vec![dot], amount, counted: false, removed: true })
+            }
+            Put::Deadline { stamp, at_ms } => Row::Deadline(Deadline { dot, stamp, at_ms }),
+        }
+    }
+
+    /// Joins two rows of one path that are both known to stand: every entry of either.
+    pub fn joined(self, other: Row) -> Row {
+        match (self, other) {
+            (Row::Register(one), Row::Register(two)) => Row::Register(if two.stamp > one.stamp { two } else { one }),
+            (Row::Deadline(one), Row::Deadline(two)) => Row::Deadline(if two.stamp > one.stamp { two } else { one }),
+            (Row::Births(mut one), Row::Births(two)) => {
+                one.extend(two);
+                one.sort_unstable();
+                one.dedup();
+                Row::Births(one)
+            }
+            (Row::Sibling(one), Row::Sibling(_)) => Row::Sibling(one),
+            (Row::Counter { tally: one, floor: low }, Row::Counter { tally: two, floor: high }) => Row::Counter {
+                tally: match (one, two) {
+                    (Some(one), Some(two)) => Some(if two.dot.counter > one.dot.counter { two } else { one }),
+                    (one, two) => one.or(two),
+                },
+                floor: match (low, high) {
+                    // Equal floors may come from two removals: the smaller dot, so that both replicas choose alike.
+                    (Some(one), Some(two)) => Some(match one.upto.cmp(&two.upto) {
+                        std::cmp::Ordering::Less => two,
+                        std::cmp::Ordering::Greater => one,
+                        std::cmp::Ordering::Equal => {
+                            if two.dot < one.dot {
+                                two
+                            } else {
+                                one
+                            }
+                        }
+                    }),
+                    (one, two) => one.or(two),
+                },
+            },
+            (Row::Retried(mut one), Row::Retried(two)) => {
+                one.dots.extend(two.dots);
+                one.dots.sort_unstable();
+                one.dots.dedup();
+                one.counted |= two.counted;
+                one.removed |= two.removed;
+                Row::Retried(one)
+            }
+            // A path has one kind of row: the component decides it. Kept total rather than panicking on a corrupt peer.
+            (one, _) => one,
+        }
+    }
+
+    /// The row without these dots; `None` when nothing stays. Tallies, retried increments and deadlines are not removed by name.
+    pub fn without(self, dots: &[Dot]) -> Option<Row> {
+        match self {
+            Row::Register(register) => (!dots.contains(&register.dot)).then_some(Row::Register(register)),
+            Row::Sibling(sibling) => (!dots.contains(&sibling.dot)).then_some(Row::Sibling(sibling)),
+            Row::Births(mut births) => {
+                births.retain(|birth| !dots.contains(&birth.dot));
+                (!births.is_empty()).then_some(Row::Births(births))
+            }
+            kept => Some(kept),
+        }
+    }
+
+    /// The dots by which the entries of this row can be removed.
+    pub fn removable(&self) -> Vec<Dot> {
+        match self {
+            Row::Register(register) => vec![register.dot],
+            Row::Sibling(sibling) => vec![sibling.dot],
+            Row::Births(births) => births.iter().map(|birth| birth.dot).collect(),
+            Row::Counter { .. } | Row::Retried(_) | Row::Deadline(_) => Vec::new(),
+        }
+    }
+
+    /// Every dot of the row.
+    pub fn dots(&self) -> Vec<Dot> {
+        match self {
+            Row::Counter { tally, floor } => {
+                tally.iter().map(|tally| tally.dot).chain(floor.iter().map(|floor| floor.dot)).collect()
+            }
+            Row::Retried(retried) => retried.dots.clone(),
+            Row::Deadline(deadline) => vec![deadline.dot],
+            other => other.removable(),
+        }
+    }
+
+    /// The stamp of a row that is decided by one.
+    pub fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Row::Register(register) => Some(register.stamp),
+            Row::Deadline(deadline) => Some(deadline.stamp),
+            _ => None,
+        }
+    }
+}
+
+/// A counter row's worth: the total less what was removed of it, if that was of this run.
+pub fn tally_value(tally: &Option<Tally>, floor: &Option<Floor>) -> Decimal {
+    match (tally, floor) {
+        (Some(tally), Some(floor)) if floor.upto >= tally.dot.counter => Decimal::ZERO,
+        (Some(tally), Some(floor)) if floor.upto > tally.run => tally.total.saturating_sub(floor.total),
+        (Some(tally), _) => tally.total,
+        (None, _) => Decimal::ZERO,
+    }
+}
+
+/// Is there anything in a counter row that was not removed?
+pub fn tally_is_live(tally: &Option<Tally>, floor: &Option<Floor>) -> bool {
+    tally.is_some_and(|tally| floor.is_none_or(|floor| floor.upto < tally.dot.counter))
+}
+
+/// The law, for one row of two replicas: each side's row and what that side has seen.
+///
+/// `mine_seen` and `theirs_seen` must cover the dots of the respective rows or at least never claim what was not incorporated.
+pub fn merge(mine: Option<Row>, mine_seen: &Context, theirs: Option<Row>, theirs_seen: &Context) -> Option<Row> {
+    let gone = |of: &Option<Row>, other: &Option<Row>, other_seen: &Context| -> Vec<Dot> {
+        let held = other.as_ref().map(Row::removable).unwrap_or_default();
+        let dots = of.as_ref().map(Row::removable).unwrap_or_default();
+        dots.into_iter().filter(|dot| !held.contains(dot) && other_seen.contains(*dot)).collect()
+    };
+    let gone_mine = gone(&mine, &theirs, theirs_seen);
+    let gone_theirs = gone(&theirs, &mine, mine_seen);
+    let mine = mine.and_then(|row| row.without(&gone_mine));
+    let theirs = theirs.and_then(|row| row.without(&gone_theirs));
+    match (mine, theirs) {
+        (Some(mine), Some(theirs)) => Some(mine.joined(theirs)),
+        (mine, theirs) => mine.or(theirs),
+    }
+}

@@ -1,0 +1,55 @@
+//! The only clock and the only entropy. Everything else is told the time and handed its random bits.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use crate::data::clock::Now;
+
+/// Microseconds since this process first asked; never goes back.
+pub fn mono_us() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = START.get_or_init(Instant::now).elapsed();
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since 1970 as this machine believes; may jump both ways. A clock before 1970 reads 0.
+pub fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Both clocks at this moment.
+pub fn now() -> Now {
+    Now { mono_us: mono_us(), wall_ms: wall_ms() }
+}
+
+/// Random bytes from the operating system.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .expect("an operating system without entropy cannot run a node: incarnations would repeat");
+    bytes
+}
+
+/// 64 random bits from the operating system.
+pub fn random_u64() -> u64 {
+    u64::from_le_bytes(random_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_passes_and_bits_differ() {
+        let before = mono_us();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(mono_us() >= before + 2_000);
+        assert!(now().wall_ms > 1_700_000_000_000);
+        assert_ne!(random_u64(), random_u64());
+    }
+}

@@ -1,0 +1,248 @@
+//! The way into a node: what every door holds.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+
+use tokio::sync::oneshot;
+
+use crate::data::consistency::Receipt;
+use crate::data::id::{Incarnation, NodeId, OpId, Partition};
+use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest, Whereabouts};
+use crate::host::clock;
+use crate::host::lane::{Common, LaneInput, LaneSender, ReplyTo, ScanReplyTo};
+use crate::node::shard::ShardStatus;
+use crate::ring::view::View;
+use crate::storage::Storage;
+use crate::wire::status::{NodeStatus, PeerStatus};
+
+/// A node, as its doors see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    me: NodeId,
+    incarnation: Incarnation,
+    started_us: u64,
+    lanes: Vec<LaneSender>,
+    view: RwLock<Arc<View>>,
+    common: Arc<Common>,
+    under_way: AtomicUsize,
+    requests_max: usize,
+    stopping: AtomicBool,
+}
+
+impl Handle {
+    pub(super) fn new(
+        me: NodeId,
+        incarnation: Incarnation,
+        lanes: Vec<LaneSender>,
+        view: Arc<View>,
+        common: Arc<Common>,
+        requests_max: usize,
+    ) -> Self {
+        let inner = Inner {
+            me,
+            incarnation,
+            started_us: clock::mono_us(),
+            lanes,
+            view: RwLock::new(view),
+            common,
+            under_way: AtomicUsize::new(0),
+            requests_max,
+            stopping: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Runs a request. Always answers; a node that has too much under way answers `Overloaded` at once and does nothing.
+    pub async fn submit(&self, request: Request) -> Response {
+        if let Some(error) = self.refusal() {
+            return self.refused(error);
+        }
+        let mutation = !request.op.is_read();
+        let (reply, answer) = oneshot::channel();
+        let _under_way = UnderWay::new(&self.inner.under_way);
+        let lane = self.lane(self.view().partition_of(&request.key.bytes));
+        if lane.try_send(LaneInput::Request { request, reply: ReplyTo::Door(reply) }).is_err() {
+            return self.refused(RequestError::Overloaded("the lane's queue is full".into()));
+        }
+        match answer.await {
+            Ok(response) => response,
+            // The lane ended without an answer: it is stopping, and what it was doing is not known.
+            Err(_) => self.refused(RequestError::Disconnected { node: self.name().into(), mutation }),
+        }
+    }
+
+    /// Runs a request whose answer goes wherever `reply` says.
+    pub fn submit_to(&self, request: Request, reply: ReplyTo) {
+        if let Some(error) = self.refusal() {
+            return reply.answer(self.refused(error));
+        }
+        let lane = self.lane(self.view().partition_of(&request.key.bytes));
+        if let Err(LaneInput::Request { reply, .. }) = lane.try_send(LaneInput::Request { request, reply }) {
+            reply.answer(self.refused(RequestError::Overloaded("the lane's queue is full".into())));
+        }
+    }
+
+    /// One page of the keys of one partition, from one owner.
+    pub async fn scan(&self, scan: ScanRequest) -> Result<ScanPage, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.scan_to(scan, ScanReplyTo::Door(reply));
+        match answer.await {
+            Ok(page) => page,
+            Err(_) => Err(RequestError::Stopping { node: self.name().into() }),
+        }
+    }
+
+    pub fn scan_to(&self, scan: ScanRequest, reply: ScanReplyTo) {
+        if let Some(error) = self.refusal() {
+            return reply.answer(Err(error));
+        }
+        let lane = self.lane(scan.partition);
+        if let Err(LaneInput::Scan { reply, .. }) = lane.try_send(LaneInput::Scan { scan, reply }) {
+            reply.answer(Err(RequestError::Overloaded("the lane's queue is full".into())));
+        }
+    }
+
+    fn refusal(&self) -> Option<RequestError> {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return Some(RequestError::Stopping { node: self.name().into() });
+        }
+        let under_way = self.inner.under_way.load(Ordering::Relaxed);
+        (under_way >= self.inner.requests_max)
+            .then(|| RequestError::Overloaded(format!("{under_way} requests are under way")))
+    }
+
+    fn refused(&self, error: RequestError) -> Response {
+        let receipt = Receipt { coordinator: Some(self.inner.me), ..Receipt::default() };
+        Response { result: Err(error), receipt }
+    }
+
+    fn lane(&self, partition: Partition) -> &LaneSender {
+        &self.inner.lanes[partition.0 as usize % self.inner.lanes.len()]
+    }
+
+    pub(super) fn lanes(&self) -> &[LaneSender] {
+        &self.inner.lanes
+    }
+
+    /// The layout and who is up, as this node sees it now.
+    pub fn view(&self) -> Arc<View> {
+        self.inner.view.read().expect("nobody panics while holding the view").clone()
+    }
+
+    pub(super) fn set_view(&self, view: Arc<View>) {
+        *self.inner.view.write().expect("nobody panics while holding the view") = view.clone();
+        for lane in &self.inner.lanes {
+            lane.send(LaneInput::View(view.clone()));
+        }
+    }
+
+    pub(super) fn stop_taking(&self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub fn me(&self) -> NodeId {
+        self.inner.me
+    }
+
+    pub fn name(&self) -> &str {
+        &self.inner.common.name
+    }
+
+    pub fn whereabouts(&self, key: &Key) -> Whereabouts {
+        self.view().whereabouts(key)
+    }
+
+    /// A fresh operation id by this node's clock.
+    pub fn op_id(&self) -> OpId {
+        OpId::new(clock::wall_ms(), clock::random_bytes())
+    }
+
+    /// Why the store answers for nothing any more, if so.
+    pub fn fenced(&self) -> Option<String> {
+        self.inner.common.store.fenced()
+    }
+
+    /// This node's account of itself. Asks every lane.
+    pub async fn status(&self) -> NodeStatus {
+        let mut sum = ShardStatus::default();
+        let mut counters = std::collections::BTreeMap::new();
+        for lane in &self.inner.lanes {
+            let (reply, answer) = oneshot::channel();
+            if lane.try_send(LaneInput::Status(reply)).is_err() {
+                continue;
+            }
+            let Ok(part) = answer.await else { continue };
+            sum.hints += part.hints;
+            sum.hint_bytes += part.hint_bytes;
+            sum.log_entries += part.log_entries;
+            sum.behind += part.behind;
+            sum.pulls += part.pulls;
+            for (node, count) in part.hints_for {
+                *sum.hints_for.entry(node).or_insert(0) += count;
+            }
+            for (node, count) in part.peer_lag {
+                *sum.peer_lag.entry(node).or_insert(0) += count;
+            }
+            for (name, count) in part.stats.iter() {
+                *counters.entry(name.to_string()).or_insert(0) += count;
+            }
+        }
+        let common = &self.inner.common;
+        counters.insert("commits_total".into(), common.commits.load(Ordering::Relaxed));
+        counters.insert("commit_steps_total".into(), common.commit_inputs.load(Ordering::Relaxed));
+        counters.insert("syncs_under_way".into(), sum.pulls);
+        let view = self.view();
+        let me = self.inner.me;
+        let name_of = |node: NodeId| view.name_of(node).to_string();
+        NodeStatus {
+            node: me,
+            name: self.name().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            incarnation: self.inner.incarnation,
+            uptime_ms: (clock::mono_us() - self.inner.started_us) / 1_000,
+            layout: view.layout.version,
+            partitions_owned: view.partitions_owned(me).count() as u32,
+            partitions: view.layout.partitions.into(),
+            hints: sum.hints,
+            hint_bytes: sum.hint_bytes,
+            hints_for: sum.hints_for.into_iter().map(|(node, count)| (name_of(node), count)).collect(),
+            log_entries: sum.log_entries,
+            peer_lag: sum.peer_lag.into_iter().map(|(node, lag)| (name_of(node), lag)).collect(),
+            behind: sum.behind,
+            store_bytes: common.store.size_bytes(),
+            fenced: common.store.fenced(),
+            peers: view
+                .peers_of(me)
+                .map(|member| PeerStatus {
+                    node: member.id,
+                    name: member.name.clone(),
+                    zone: member.zone.clone(),
+                    quic: member.quic.clone(),
+                    up: view.is_up(member.id),
+                    connected: common.peers.connected(member.id),
+                })
+                .collect(),
+            counters,
+        }
+    }
+}
+
+/// Counts a request for as long as somebody waits for it.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

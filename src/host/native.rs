@@ -1,0 +1,133 @@
+//! What comes in over QUIC: peers' frames to the lanes, clients' frames to the handle, datagrams to the gossip.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::data::id::NodeId;
+use crate::host::gossip::{GossipInput, GossipSender};
+use crate::host::handle::Handle;
+use crate::host::lane::{LaneInput, ReplyTo, ScanReplyTo, say};
+use crate::host::peers::Inbound;
+use crate::net::link::{CloseCode, Link};
+use crate::wire::client::{ClientMessage, ServerMessage};
+use crate::wire::codec;
+use crate::wire::frame::Class;
+use crate::wire::message::PeerMessage;
+
+/// The network's side of a node. Frames that come before the node is ready are dropped, as if they had been lost.
+pub struct Reception {
+    handle: OnceLock<Handle>,
+    gossip: GossipSender,
+    frame_bytes_max: usize,
+    runtime: tokio::runtime::Handle,
+    /// Frames that were no message.
+    pub refused: AtomicU64,
+    /// Messages for which a lane had no room.
+    pub dropped: AtomicU64,
+}
+
+impl Reception {
+    pub fn new(gossip: GossipSender, frame_bytes_max: usize) -> Self {
+        Self {
+            handle: OnceLock::new(),
+            gossip,
+            frame_bytes_max,
+            runtime: tokio::runtime::Handle::current(),
+            refused: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    pub fn ready(&self, handle: Handle) {
+        let _ = self.handle.set(handle);
+    }
+
+    fn tell_gossip(&self, input: GossipInput) {
+        // Full: dropped, as a network would.
+        drop(self.gossip.try_send(input));
+    }
+
+    fn take_client_message(&self, handle: &Handle, link: &Link, message: ClientMessage) {
+        match message {
+            ClientMessage::Request { ticket, request } => {
+                handle.submit_to(request, ReplyTo::Native { link: link.clone(), ticket });
+            }
+            ClientMessage::Scan { ticket, scan } => {
+                handle.scan_to(scan, ScanReplyTo::Native { link: link.clone(), ticket });
+            }
+            ClientMessage::Where { ticket, key } => {
+                say(link, &ServerMessage::Where { ticket, whereabouts: handle.whereabouts(&key) });
+            }
+            ClientMessage::Status { ticket } => {
+                let (handle, link) = (handle.clone(), link.clone());
+                self.runtime.spawn(async move {
+                    let status = Box::new(handle.status().await);
+                    say(&link, &ServerMessage::Status { ticket, status });
+                });
+            }
+            ClientMessage::Layout { ticket } => {
+                let view = handle.view();
+                let up = view.layout.members.iter().map(|member| view.is_up(member.id)).collect();
+                say(link, &ServerMessage::Layout { ticket, layout: (*view.layout).clone(), up });
+            }
+        }
+    }
+}
+
+impl Inbound for Reception {
+    fn on_frames(&self, from: NodeId, _: Class, frames: Vec<Bytes>) {
+        let Some(handle) = self.handle.get() else { return };
+        let lanes = handle.lanes();
+        let mut by_lane: Vec<Vec<PeerMessage>> = (0..lanes.len()).map(|_| Vec::new()).collect();
+        for frame in frames {
+            match codec::decode::<Vec<PeerMessage>>(&frame, self.frame_bytes_max) {
+                Ok(messages) => {
+                    for message in messages {
+                        by_lane[message.partition.0 as usize % lanes.len()].push(message);
+                    }
+                }
+                Err(error) => {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(?from, %error, "a peer's frame is no message");
+                }
+            }
+        }
+        for (lane, messages) in lanes.iter().zip(by_lane) {
+            let count = messages.len() as u64;
+            if count > 0 && lane.try_send(LaneInput::Messages { from, messages }).is_err() {
+                self.dropped.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn on_datagram(&self, from: NodeId, datagram: Bytes) {
+        self.tell_gossip(GossipInput::Datagram { from, bytes: datagram });
+    }
+
+    fn on_up(&self, node: NodeId) {
+        self.tell_gossip(GossipInput::LinkUp(node));
+    }
+
+    fn on_down(&self, node: NodeId, why: &str) {
+        tracing::debug!(?node, why, "the link is down");
+        self.tell_gossip(GossipInput::LinkDown(node));
+    }
+
+    fn on_client_frames(&self, link: &Link, frames: Vec<Bytes>) {
+        let Some(handle) = self.handle.get() else { return };
+        for frame in frames {
+            match codec::decode::<ClientMessage>(&frame, self.frame_bytes_max) {
+                Ok(message) => self.take_client_message(handle, link, message),
+                Err(error) => {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    link.close(CloseCode::BadFrame, &error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_client_gone(&self, _: &Link) {}
+}

@@ -1,0 +1,82 @@
+//! Tidewater: an eventually consistent, sharded key-value store.
+//!
+//! A key is routed over a consistent-hash ring, through QUIC, to N replicas. Each request chooses its own consistency. A sloppy quorum
+//! keeps taking writes while nodes are cut off, CRDTs merge what diverged, and read repair, hints and exchange bring replicas level.
+//!
+//! What counts, in this order: **(1)** an acknowledged write is never lost and a deleted value never comes back; **(2)** every live
+//! node answers; **(3)** it is fast; **(4)** a person can see why it answered as it did.
+//!
+//! # A request's way
+//!
+//! ```text
+//!  redis-cli, any Redis client      tidewater's commands, client::Client        curl, Prometheus
+//!        |  RESP2/3 (TCP, TLS)             |  QUIC, mutual TLS                       |  HTTP
+//!     api::resp                       host::native                             api::http
+//!        '------------------------------- | ----------------------------------------'
+//!                       Op + Consistency + deadline + operation id
+//!                                         v
+//!                     host::Handle   bounded; full is an answer: Overloaded
+//!                                         v
+//!     host::lane   one thread, some partitions:  drain inputs -> node::Shard decides -> one storage batch -> send -> reply
+//!                                         |
+//!        node::coordinator   admit, route, gather, decide (plan), replicate, answer with a receipt
+//!        node::replica       rows, seen, log: apply, read, mint
+//!        node::hints         what is kept for owners that are away
+//!        node::exchange      who lacks what, and asking for it
+//!                                         |
+//!     host::peers   one link to every member; many messages a frame, many frames a write, three classes of urgency
+//! ```
+//!
+//! *Write before you speak* is the lane's loop and nothing else: whatever is sent or answered was committed before.
+//!
+//! # Where a key lives (`ring`)
+//! `slot = CRC16(hash tag or key) mod 16384`, as in Redis Cluster; `partition = slot * Q / 16384`. Each partition has a preference list
+//! of all nodes: its N owners first, then the stand-ins. The list follows from the layout alone. Liveness (SWIM, `node::membership`)
+//! says who is asked; it never says who owns.
+//!
+//! # What is stored (`data`)
+//! An object is a product of components (register, counter, set members, map fields, siblings, flag, deadlines), each made of rows. Every
+//! mutation is a dot, `(incarnation, counter)`, counted per node and partition without holes. A replica keeps, per partition, **seen**:
+//! all dots whose effects it has incorporated. Merge, for all types, is one sentence: *keep a dot iff both store it, or the one that
+//! lacks it has not seen it*. So removal leaves nothing behind, and late or repeated messages are harmless. Where this page's authors
+//! chose a way of their own:
+//!
+//! - **Superseded before it came.** A removal may name a dot that has not arrived. That dot is *dead* here, not *seen*: it will not be put,
+//!   but the message that carries it is still needed, because it may itself supersede others. Exchange asks for what is not seen, so
+//!   no such message is missed (`node::replica`).
+//! - **Counters** are running totals per incarnation over a floor of what was removed. One row is written by one incarnation only, a
+//!   later total contains every earlier one, and a removal raises the floor to just what it saw. An increment that may have been sent
+//!   before stands in a row under its operation id instead, and is void where a total is known to contain it. Nothing needs folding,
+//!   and counts stay exact under concurrent reset and retry (`data::row`, `node::coordinator::plan`).
+//! - **A string** is a register and a counter seen as one: its text is the register's, or its number plus what was counted since. `INCR`
+//!   is therefore exact under partitions, and `SET` resets what it saw. A map field is the same in small.
+//! - **Blind writes.** A replica knows a bound on all stamps of a partition. A register write stamped above it cannot lose, so it needs no
+//!   read before it; any other reads first.
+//! - **Deadlines** belong to a life of the value. A `SET` with one starts a life and carries it; `EXPIRE` writes a row for the lives that it
+//!   saw. Values without a deadline share life 0 until it is given one.
+//!
+//! # Coming level again
+//! Owners report what they have seen about once a second, changed partitions only, and everything at once to a peer that returns. What has
+//! been missing over two rounds is pulled from the sender's log, as rows with the sender's knowledge, and merged by the law. The log is
+//! dropped up to the cut that every owner has reported. Who lacks what is below that cut (a new or wiped disk, a lost tail) is sent the
+//! partition's rows instead, and takes the sender's context only at the end. Hints are handed over when their owner is back, and deleted
+//! after it has fsynced them.
+//!
+//! # The rooms
+//! One direction: `data < ring < wire < storage < node < net < {host, client} < api < cli < main`. A room imports rooms to its left
+//! only. The rooms that decide (`data`, `ring`, `wire`, `node`) see no clock, no socket, no thread and no RocksDB. Each third-party
+//! library has one door. `tests/tidy.rs` holds all of this.
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod data;
+pub mod host;
+pub mod net;
+pub mod node;
+pub mod ring;
+pub mod sim;
+pub mod storage;
+pub mod wire;
+
+pub use client::{Client, ClientError, ClientOptions};

@@ -1,0 +1,206 @@
+//! One anti-entropy round: owners tell each other what they have seen, and ask for what they lack.
+//!
+//! Reports are small and only of partitions that changed since the last. A dot must have been missing over two rounds before it is
+//! asked for, because most missing dots are merely under way; only from a peer that has just come up it is asked for at once. Cost
+//! follows what differs. This machine decides; the shard reads and writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::data::context::Context;
+use crate::data::id::{NodeId, Partition};
+
+/// Pulls under way in one lane.
+const PULLS_MAX: usize = 32;
+/// A pull that is not answered for this long is given up and may be sent to somebody else.
+const PULL_TIMEOUT_US: u64 = 5_000_000;
+/// After this many rounds everything is reported again, in case a report was lost.
+const REFRESH_ROUNDS: u64 = 15;
+
+#[derive(Default)]
+pub struct Exchange {
+    /// What each peer said it has seen.
+    seen: BTreeMap<NodeId, BTreeMap<Partition, Context>>,
+    /// Version of the state last reported to each peer.
+    reported: BTreeMap<NodeId, BTreeMap<Partition, u64>>,
+    /// What a peer had and this replica lacked at the last round.
+    lacking: BTreeMap<(Partition, NodeId), Context>,
+    pulls: BTreeMap<Partition, Pull>,
+    /// What is to be pulled, and from whom, as soon as there is room.
+    ready: BTreeSet<(Partition, NodeId)>,
+    /// Peers whose next reports are acted on at once.
+    returned: BTreeSet<NodeId>,
+    rounds: u64,
+}
+
+struct Pull {
+    from: NodeId,
+    deadline_us: u64,
+    /// A full sync's promise: what the peer had seen when it began.
+    full: Option<Context>,
+}
+
+impl Exchange {
+    /// A peer is up again: report everything to it, and act on its reports at once.
+    pub fn peer_returned(&mut self, peer: NodeId) {
+        self.reported.remove(&peer);
+        self.returned.insert(peer);
+    }
+
+    pub fn peer_left(&mut self, peer: NodeId) {
+        self.pulls.retain(|_, pull| pull.from != peer);
+        self.ready.retain(|(_, from)| *from != peer);
+        self.returned.remove(&peer);
+    }
+
+    /// Begins a round. True: report everything again.
+    pub fn begin_round(&mut self, now_us: u64) {
+        self.rounds += 1;
+        if self.rounds % REFRESH_ROUNDS == 0 {
+            self.reported.clear();
+        }
+        self.pulls.retain(|_, pull| pull.deadline_us > now_us);
+    }
+
+    /// Must this state of a partition be reported to this peer? It is taken as done.
+    pub fn must_report(&mut self, peer: NodeId, partition: Partition, version: u64) -> bool {
+        let reported = self.reported.entry(peer).or_default();
+        let version = version + 1;
+        reported.insert(partition, version) != Some(version)
+    }
+
+    /// Takes a peer's report.
+    pub fn take_report(&mut self, from: NodeId, partition: Partition, theirs: Context, mine: &Context) {
+        if mine.lacks(&theirs) > 0 {
+            if self.returned.contains(&from) {
+                self.ready.insert((partition, from));
+            } else {
+                self.lacking.entry((partition, from)).or_insert_with(|| theirs.clone());
+            }
+        }
+        self.seen.entry(from).or_default().insert(partition, theirs);
+    }
+
+    /// The end of a round: what has been missing since the last one is to be pulled.
+    pub fn end_round(&mut self, mine: impl Fn(Partition) -> Option<Context>) {
+        let mut kept = BTreeMap::new();
+        for ((partition, peer), marked) in std::mem::take(&mut self.lacking) {
+            let Some(mine) = mine(partition) else { continue };
+            if mine.lacks(&marked) > 0 {
+                self.ready.insert((partition, peer));
+                kept.insert((partition, peer), marked);
+            } else if let Some(now) = self.seen.get(&peer).and_then(|seen| seen.get(&partition))
+                && mine.lacks(now) > 0
+            {
+                kept.insert((partition, peer), now.clone());
+            }
+        }
+        self.lacking = kept;
+        self.returned.clear();
+    }
+
+    /// The next pull to send, if there is room for one. It is taken as sent.
+    pub fn next_pull(&mut self, now_us: u64) -> Option<(Partition, NodeId)> {
+        if self.pulls.len() >= PULLS_MAX {
+            return None;
+        }
+        let next = *self.ready.iter().find(|(partition, _)| !self.pulls.contains_key(partition))?;
+        self.ready.remove(&next);
+        let pull = Pull { from: next.1, deadline_us: now_us + PULL_TIMEOUT_US, full: None };
+        self.pulls.insert(next.0, pull);
+        Some(next)
+    }
+
+    /// Is this the answer that is waited for? Prolongs it.
+    pub fn answers_pull(&mut self, partition: Partition, from: NodeId, now_us: u64) -> bool {
+        match self.pulls.get_mut(&partition) {
+            Some(pull) if pull.from == from => {
+                pull.deadline_us = now_us + PULL_TIMEOUT_US;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Remembers what the peer had seen at the first page of a full sync, and gives it back at the last.
+    pub fn full_sync_context(&mut self, partition: Partition, first: bool, context: &Context) -> Context {
+        match self.pulls.get_mut(&partition) {
+            Some(pull) => {
+                if first {
+                    pull.full = Some(context.clone());
+                }
+                pull.full.clone().unwrap_or_default()
+            }
+            None => Context::default(),
+        }
+    }
+
+    pub fn end_pull(&mut self, partition: Partition) {
+        self.pulls.remove(&partition);
+    }
+
+    /// What every one of these owners is known to have seen.
+    pub fn stable(&self, partition: Partition, mine: &Context, others: impl Iterator<Item = NodeId>) -> Context {
+        let mut stable = mine.clone();
+        for other in others {
+            match self.seen.get(&other).and_then(|seen| seen.get(&partition)) {
+                Some(theirs) => stable = stable.meet(theirs),
+                None => return Context::default(),
+            }
+        }
+        stable
+    }
+
+    pub fn seen_by(&self, peer: NodeId, partition: Partition) -> Option<&Context> {
+        self.seen.get(&peer)?.get(&partition)
+    }
+
+    pub fn pulls(&self) -> usize {
+        self.pulls.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::id::{Dot, Incarnation};
+
+    fn upto(counter: u64) -> Context {
+        (1..=counter).map(|counter| Dot { incarnation: Incarnation(1), counter }).collect()
+    }
+
+    #[test]
+    fn what_is_under_way_is_not_asked_for() {
+        let mut exchange = Exchange::default();
+        let (peer, partition) = (NodeId(2), Partition(0));
+        exchange.take_report(peer, partition, upto(5), &upto(3));
+        exchange.end_round(|_| Some(upto(5)));
+        assert_eq!(exchange.next_pull(0), None, "it came by itself");
+        exchange.take_report(peer, partition, upto(9), &upto(7));
+        assert_eq!(exchange.next_pull(0), None, "missing for the first time");
+        exchange.end_round(|_| Some(upto(7)));
+        assert_eq!(exchange.next_pull(0), Some((partition, peer)), "missing over two rounds");
+    }
+
+    #[test]
+    fn a_returned_peer_is_asked_at_once_and_one_pull_a_partition() {
+        let mut exchange = Exchange::default();
+        exchange.peer_returned(NodeId(2));
+        exchange.peer_returned(NodeId(3));
+        exchange.take_report(NodeId(2), Partition(0), upto(5), &upto(3));
+        exchange.take_report(NodeId(3), Partition(0), upto(6), &upto(3));
+        assert_eq!(exchange.next_pull(0), Some((Partition(0), NodeId(2))));
+        assert_eq!(exchange.next_pull(0), None);
+        exchange.end_pull(Partition(0));
+        assert_eq!(exchange.next_pull(0), Some((Partition(0), NodeId(3))));
+    }
+
+    #[test]
+    fn stable_is_what_all_have_said() {
+        let mut exchange = Exchange::default();
+        exchange.take_report(NodeId(2), Partition(0), upto(5), &upto(9));
+        let others = [NodeId(2), NodeId(3)];
+        assert!(exchange.stable(Partition(0), &upto(9), others.into_iter()).is_empty(), "one has said nothing yet");
+        exchange.take_report(NodeId(3), Partition(0), upto(4), &upto(9));
+        assert_eq!(exchange.stable(Partition(0), &upto(9), others.into_iter()), upto(4));
+    }
+}

@@ -1,0 +1,731 @@
+//! A replica's partitions: rows, what has been seen, and the log of what others may still miss.
+//!
+//! ```text
+//! Rows  partition | key hash | namespace | key | component | member  -> row
+//! Log   partition | incarnation | counter                            -> which rows a dot touched
+//! Meta  's' partition           -> checkpoint: seen, where the log starts, the newest stamp
+//!       'd' partition dot       -> a dot that was superseded by name before it came
+//!       'o' partition op id     -> the dot that an operation became, for those that are remembered for the whole window
+//! ```
+//! Invariants:
+//! 1. A dot enters `seen` in the batch that carries its effects and its log entry. What `seen` is after a restart is the checkpoint
+//!    plus the log.
+//! 2. `seen` claims a dot only when *all* its effects were applied here, or when a complete exchange proved it superseded.
+//! 3. `newest` is at least the stamp of every row of the partition, so a write stamped above it needs no read before it.
+//! 4. A dot of this incarnation is minted as the successor of the greatest seen, and only here.
+
+pub mod kinds;
+pub mod recent;
+pub mod sync;
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::data::clock::{Hlc, HybridClock, Now, Stamp};
+use crate::data::context::Context;
+use crate::data::id::{Dot, Incarnation, OpId, Partition};
+use crate::data::mutation::{Delta, Effect, Mutation, apply};
+use crate::data::op::Key;
+use crate::data::path::{Component, Path, field_prefix, key_prefix, parse_row_key, row_key};
+use crate::data::row::{Put, Row};
+use crate::ring::slot;
+use crate::storage::{Overlay, Space, Storage, StoreError};
+use crate::wire::codec;
+use crate::wire::message::{GLANCE, Scope};
+
+use kinds::{Kinds, Mask};
+use recent::{Known, RecentOps};
+
+/// The store as one turn sees it: its own uncommitted writes included.
+pub type Turn<'a> = Overlay<'a, dyn Storage + 'a>;
+
+/// Stored messages are our own: the bound is there against damage, not against people.
+const STORED_BYTES_MAX: usize = 64 << 20;
+
+/// What a replica keeps of one partition in memory.
+#[derive(Clone, Debug, Default)]
+pub struct PartitionState {
+    pub seen: Context,
+    /// Superseded by name before they came: not to be put any more, but their own effects are still to come.
+    pub dead: BTreeSet<Dot>,
+    /// Below this the log has been dropped.
+    pub log_start: Context,
+    /// At least the stamp of every row.
+    pub newest: Hlc,
+    /// Some increment was ever retried here.
+    pub retries: bool,
+    /// Dots of this incarnation up to here were minted as a stand-in: they live in hints, not in rows.
+    pub spent: u64,
+    /// Entries in the log.
+    pub log_entries: u64,
+    /// Grows with every change of `seen`.
+    pub version: u64,
+    /// `seen`, `newest` or `retries` changed in a way that the log does not tell.
+    pub checkpoint_due: bool,
+}
+
+impl PartitionState {
+    /// What an absent row means: dots in here are gone.
+    pub fn knowledge(&self) -> Context {
+        let mut knowledge = self.seen.clone();
+        for dot in &self.dead {
+            knowledge.insert(*dot);
+        }
+        knowledge
+    }
+
+    pub fn knows(&self, dot: Dot) -> bool {
+        self.seen.contains(dot) || self.dead.contains(&dot)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Checkpoint {
+    seen: Context,
+    log_start: Context,
+    newest: Hlc,
+    retries: bool,
+    /// Whose `spent` it is: another incarnation starts anew.
+    spender: Incarnation,
+    spent: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct LogEntry {
+    pub key: Key,
+    pub paths: Vec<Path>,
+    pub op_id: Option<OpId>,
+    pub remember: bool,
+    /// The mutation added to a tally.
+    pub tally: bool,
+    pub made: Hlc,
+}
+
+/// What came of taking a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// A row holds a newer stamp than the delta's.
+    pub newer: Option<Stamp>,
+    /// The delta carries a dot of this very incarnation that was never minted here: this store lost its memory.
+    pub amnesia: bool,
+}
+
+/// What a plan may use to make mutations.
+pub struct Mint {
+    pub incarnation: Incarnation,
+    pub stamp: Stamp,
+    next: u64,
+}
+
+impl Mint {
+    pub fn dot(&mut self) -> Dot {
+        let dot = Dot { incarnation: self.incarnation, counter: self.next };
+        self.next += 1;
+        dot
+    }
+}
+
+/// All partitions of one lane.
+pub struct Replica {
+    pub incarnation: Incarnation,
+    partitions: Vec<Option<Box<PartitionState>>>,
+    pub clock: HybridClock,
+    kinds: Kinds,
+    recent: RecentOps,
+    /// Partitions whose checkpoint this turn must write.
+    due: BTreeSet<Partition>,
+    /// Log entries over all loaded partitions.
+    pub log_entries: u64,
+}
+
+impl Replica {
+    pub fn new(incarnation: Incarnation, partitions: u16) -> Self {
+        Self {
+            incarnation,
+            partitions: (0..partitions).map(|_| None).collect(),
+            clock: HybridClock::default(),
+            kinds: Kinds::default(),
+            recent: RecentOps::default(),
+            due: BTreeSet::new(),
+            log_entries: 0,
+        }
+    }
+
+    pub fn partition_of(&self, key: &Key) -> Partition {
+        slot::partition(&key.bytes, self.partitions.len() as u16)
+    }
+
+    /// The state of a partition, read from the store at first touch.
+    pub fn state(&mut self, turn: &Turn, partition: Partition) -> Result<&mut PartitionState, StoreError> {
+        let at = partition.0 as usize;
+        if self.partitions[at].is_none() {
+            let state = self.load(turn, partition)?;
+            self.log_entries += state.log_entries;
+            self.partitions[at] = Some(Box::new(state));
+        }
+        Ok(self.partitions[at].as_mut().expect("loaded just above"))
+    }
+
+    /// The state of a partition if it has been touched since the start.
+    pub fn loaded(&self, partition: Partition) -> Option<&PartitionState> {
+        self.partitions[partition.0 as usize].as_deref()
+    }
+
+    fn load(&mut self, turn: &Turn, partition: Partition) -> Result<PartitionState, StoreError> {
+        let mut state = PartitionState::default();
+        if let Some(bytes) = turn.get(Space::Meta, &checkpoint_key(partition))? {
+            let checkpoint: Checkpoint = decode(&bytes, "a checkpoint")?;
+            state.seen = checkpoint.seen;
+            state.log_start = checkpoint.log_start;
+            state.newest = checkpoint.newest;
+            state.retries = checkpoint.retries;
+            if checkpoint.spender == self.incarnation {
+                state.spent = checkpoint.spent;
+            }
+        }
+        let mut damaged = None;
+        let recent = &mut self.recent;
+        let (from, to) = log_range(partition);
+        turn.scan(Space::Log, &from, &to, &mut |key, value| match (
+            parse_log_key(key),
+            decode::<LogEntry>(value, "a log entry"),
+        ) {
+            (Some(dot), Ok(entry)) => {
+                state.seen.insert(dot);
+                state.newest = state.newest.max(entry.made);
+                state.log_entries += 1;
+                if let Some(op_id) = entry.op_id {
+                    recent.insert(op_id, Known { dot, tally: entry.tally }, 0);
+                }
+                true
+            }
+            (None, _) => {
+                damaged = Some(corrupt("a log key"));
+                false
+            }
+            (_, Err(error)) => {
+                damaged = Some(error);
+                false
+            }
+        })?;
+        let (from, to) = dead_range(partition);
+        turn.scan(Space::Meta, &from, &to, &mut |key, _| {
+            if let Some(dot) = parse_dot(&key[3..]) {
+                state.dead.insert(dot);
+            }
+            true
+        })?;
+        match damaged {
+            Some(error) => Err(error),
+            None => Ok(state),
+        }
+    }
+
+    /// Takes note of the time in a delta; false when it is too far ahead to be believed. A time ahead of the clock is no surprise in a
+    /// partition that holds such a row already: whoever overwrites that must stamp above it.
+    pub fn believes(
+        &mut self,
+        turn: &Turn,
+        now: Now,
+        partition: Partition,
+        made: Hlc,
+        bound_ms: u64,
+    ) -> Result<bool, StoreError> {
+        if self.clock.observe(now, made, bound_ms) {
+            return Ok(true);
+        }
+        let newest = self.state(turn, partition)?.newest;
+        Ok(made.wall_ms() <= newest.wall_ms().saturating_add(bound_ms))
+    }
+
+    /// Makes a delta and applies it here. `plan` makes the mutations; `above` is the highest stamp it must exceed.
+    #[allow(clippy::too_many_arguments)]
+    pub fn mint(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        key: &Key,
+        op_id: Option<OpId>,
+        remember: bool,
+        above: Hlc,
+        plan: impl FnOnce(&mut Mint) -> Vec<Mutation>,
+    ) -> Result<Delta, StoreError> {
+        let delta = self.draw(turn, now, key, op_id, remember, above, plan)?;
+        self.take(turn, now, &delta, true)?;
+        Ok(delta)
+    }
+
+    /// Makes a delta without applying it: what a stand-in does, which keeps it as a hint.
+    #[allow(clippy::too_many_arguments)]
+    pub fn draw(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        key: &Key,
+        op_id: Option<OpId>,
+        remember: bool,
+        above: Hlc,
+        plan: impl FnOnce(&mut Mint) -> Vec<Mutation>,
+    ) -> Result<Delta, StoreError> {
+        let partition = self.partition_of(key);
+        let incarnation = self.incarnation;
+        let state = self.state(turn, partition)?;
+        let next = state.seen.greatest(incarnation).max(state.spent) + 1;
+        let hlc = self.clock.tick(now, above);
+        let mut mint = Mint { incarnation, stamp: Stamp { hlc, incarnation }, next };
+        let mutations = plan(&mut mint);
+        Ok(Delta { key: key.clone(), op_id, remember, made: hlc, mutations })
+    }
+
+    /// A stand-in's dots: minted here, kept in hints, never claimed as rows. Only the counter is remembered.
+    pub fn spend(&mut self, turn: &mut Turn, delta: &Delta) -> Result<(), StoreError> {
+        let partition = self.partition_of(&delta.key);
+        let state = self.state(turn, partition)?;
+        for mutation in &delta.mutations {
+            state.spent = state.spent.max(mutation.dot.counter);
+        }
+        state.checkpoint_due = true;
+        self.due.insert(partition);
+        Ok(())
+    }
+
+    /// Applies a delta: rows, `seen` and log in the turn's batch. `minted`: it was made here just now.
+    pub fn take(&mut self, turn: &mut Turn, now: Now, delta: &Delta, minted: bool) -> Result<Taken, StoreError> {
+        let partition = self.partition_of(&delta.key);
+        let prefix = key_prefix(partition, &delta.key);
+        let me = self.incarnation;
+        let mut taken = Taken::default();
+        self.state(turn, partition)?;
+        for mutation in &delta.mutations {
+            let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded above");
+            if state.seen.contains(mutation.dot) {
+                continue;
+            }
+            if mutation.dot.incarnation == me && !minted && mutation.dot.counter > state.spent {
+                taken.amnesia = true;
+                continue;
+            }
+            let dead = state.dead.contains(&mutation.dot);
+            let mut tally = false;
+            for effect in &mutation.effects {
+                let newer = self.put_effect(turn, partition, &prefix, delta, mutation.dot, effect, dead)?;
+                taken.newer = taken.newer.max(newer);
+                tally |= matches!(effect.put, Some(Put::Tally { .. }));
+            }
+            let entry = LogEntry {
+                key: delta.key.clone(),
+                paths: mutation.effects.iter().map(|effect| effect.path.clone()).collect(),
+                op_id: delta.op_id,
+                remember: delta.remember,
+                tally,
+                made: delta.made,
+            };
+            self.note(turn, now, partition, mutation.dot, &entry);
+        }
+        let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded above");
+        state.newest = state.newest.max(delta.made);
+        Ok(taken)
+    }
+
+    /// Enters a dot into `seen` and the log.
+    pub(super) fn note(&mut self, turn: &mut Turn, now: Now, partition: Partition, dot: Dot, entry: &LogEntry) {
+        let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded by every caller");
+        if state.dead.remove(&dot) {
+            turn.delete(Space::Meta, dead_key(partition, dot));
+        }
+        if !state.seen.insert(dot) {
+            return;
+        }
+        state.version += 1;
+        state.log_entries += 1;
+        self.log_entries += 1;
+        turn.put(Space::Log, log_key(partition, dot), codec::encode(entry));
+        if let Some(op_id) = entry.op_id {
+            self.recent.insert(op_id, Known { dot, tally: entry.tally }, now.mono_us);
+            if entry.remember {
+                turn.put(Space::Meta, op_key(partition, op_id), codec::encode(&Known { dot, tally: entry.tally }));
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn put_effect(
+        &mut self,
+        turn: &mut Turn,
+        partition: Partition,
+        prefix: &[u8],
+        delta: &Delta,
+        dot: Dot,
+        effect: &Effect,
+        dead: bool,
+    ) -> Result<Option<Stamp>, StoreError> {
+        let at = row_key(prefix, &effect.path);
+        let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded by the caller");
+        // A write stamped above everything here cannot lose, so what stood there need not be read (invariant 3).
+        let blind = !dead
+            && effect.removes.is_empty()
+            && effect.put.as_ref().and_then(Put::stamp).is_some_and(|stamp| stamp.hlc > state.newest);
+        let before = if blind { None } else { get_row(turn, &at)? };
+        let mut put = effect.put.clone();
+        if let (Some(op_id), Some(Put::Retried { amount })) = (delta.op_id, &put) {
+            if !state.retries {
+                state.retries = true;
+                state.checkpoint_due = true;
+                self.due.insert(partition);
+            }
+            let counted = self.known_op(turn, partition, op_id)?.is_some_and(|known| known.tally);
+            if counted && !dead {
+                let amount = *amount;
+                let row =
+                    Row::Retried(crate::data::row::Retried { dots: vec![dot], amount, counted: true, removed: false });
+                let joined = match before {
+                    Some(before) => before.joined(row),
+                    None => row,
+                };
+                turn.put(Space::Rows, at, codec::encode(&joined));
+                self.kinds.saw(&delta.key, effect.path.component);
+                return Ok(None);
+            }
+        }
+        if let (Some(op_id), Some(Put::Tally { .. })) = (delta.op_id, &put)
+            && self.partitions[partition.0 as usize].as_ref().is_some_and(|state| state.retries)
+        {
+            self.void_retry(turn, prefix, effect, op_id)?;
+        }
+        if dead {
+            put = None;
+        }
+        let wanted = Effect { path: effect.path.clone(), removes: effect.removes.clone(), put };
+        let had = before.is_some();
+        let applied = apply(&wanted, dot, before, dead);
+        match applied.row {
+            Some(row) => {
+                turn.put(Space::Rows, at, codec::encode(&row));
+                self.kinds.saw(&delta.key, effect.path.component);
+            }
+            None if had => turn.delete(Space::Rows, at),
+            None => {}
+        }
+        let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded by the caller");
+        for removed in &effect.removes {
+            if !state.knows(*removed) {
+                state.dead.insert(*removed);
+                turn.put(Space::Meta, dead_key(partition, *removed), Bytes::new());
+            }
+        }
+        Ok(applied.newer)
+    }
+
+    /// A tally contains this operation: a retried increment of the same id does not count.
+    fn void_retry(&self, turn: &mut Turn, prefix: &[u8], effect: &Effect, op_id: OpId) -> Result<(), StoreError> {
+        let Some(life) = effect.path.life() else { return Ok(()) };
+        let field = effect.path.field();
+        let path = Path::retry(field.as_deref(), life, op_id);
+        let at = row_key(prefix, &path);
+        if let Some(Row::Retried(mut retried)) = get_row(turn, &at)?
+            && !retried.counted
+        {
+            retried.counted = true;
+            turn.put(Space::Rows, at, codec::encode(&Row::Retried(retried)));
+        }
+        Ok(())
+    }
+
+    /// The dot that an operation became, if this replica remembers.
+    pub fn known_op(&self, turn: &Turn, partition: Partition, op_id: OpId) -> Result<Option<Known>, StoreError> {
+        if let Some(known) = self.recent.get(op_id) {
+            return Ok(Some(known));
+        }
+        match turn.get(Space::Meta, &op_key(partition, op_id))? {
+            Some(bytes) => decode(&bytes, "an operation id").map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Which components of a key may have rows: none that has is left out.
+    pub fn mask(&mut self, turn: &Turn, key: &Key) -> Result<Mask, StoreError> {
+        if let Some(mask) = self.kinds.get(key) {
+            return Ok(mask);
+        }
+        let partition = self.partition_of(key);
+        let prefix = key_prefix(partition, key);
+        let mut mask = Mask::default();
+        let mut next = Component::Register as u8;
+        let end = after_components(&prefix);
+        loop {
+            let from = component_start(&prefix, next);
+            let mut found = None;
+            turn.scan(Space::Rows, &from, &end, &mut |at, _| {
+                found = at.get(prefix.len()).copied();
+                false
+            })?;
+            let Some(component) = found else { break };
+            let Some(component) = Component::from_byte(component) else { return Err(corrupt("a row key")) };
+            mask.add(component);
+            next = component as u8 + 1;
+        }
+        self.kinds.remember(key, mask);
+        Ok(mask)
+    }
+
+    /// The rows of a scope, in order.
+    pub fn read(&mut self, turn: &Turn, key: &Key, scope: &Scope) -> Result<Vec<(Path, Row)>, StoreError> {
+        let mask = self.mask(turn, key)?;
+        let partition = self.partition_of(key);
+        let prefix = key_prefix(partition, key);
+        let mut rows = Vec::new();
+        if mask.is_empty() {
+            return Ok(rows);
+        }
+        match scope {
+            Scope::Text if mask.is_only(Component::Register) => {
+                point(turn, &prefix, Path::new(Component::Register, Bytes::new()), &mut rows)?;
+            }
+            Scope::Text => {
+                if mask.has_any(&[Component::Register, Component::Counter, Component::Retry, Component::Deadline]) {
+                    range(turn, &prefix, Component::Register, Component::Flag, &mut rows)?;
+                }
+            }
+            Scope::Glance => {
+                for component in Component::ALL.into_iter().filter(|component| mask.has_any(&[*component])) {
+                    let from = component_start(&prefix, component as u8);
+                    let to = component_start(&prefix, component as u8 + 1);
+                    collect(turn, &from, &to, GLANCE, &mut rows)?;
+                }
+            }
+            Scope::Everything => range(turn, &prefix, Component::Register, Component::Member, &mut rows)?,
+            Scope::Flag | Scope::Siblings | Scope::AllFields | Scope::AllMembers => {
+                let (component, last) = match scope {
+                    Scope::Flag => (Component::Flag, Component::Flag),
+                    Scope::Siblings => (Component::Sibling, Component::Sibling),
+                    Scope::AllFields => (Component::Field, Component::FieldRetry),
+                    _ => (Component::Member, Component::Member),
+                };
+                self.deadlines(turn, &prefix, mask, &mut rows)?;
+                range(turn, &prefix, component, last, &mut rows)?;
+            }
+            Scope::Members(members) => {
+                self.deadlines(turn, &prefix, mask, &mut rows)?;
+                if mask.has_any(&[Component::Member]) {
+                    for member in members {
+                        point(turn, &prefix, Path::new(Component::Member, member.clone()), &mut rows)?;
+                    }
+                }
+            }
+            Scope::Fields(fields) => {
+                self.deadlines(turn, &prefix, mask, &mut rows)?;
+                for field in fields {
+                    if mask.has_any(&[Component::Field]) {
+                        point(turn, &prefix, Path::new(Component::Field, field.clone()), &mut rows)?;
+                    }
+                    for component in [Component::FieldCounter, Component::FieldRetry] {
+                        if mask.has_any(&[component]) {
+                            let mut from = component_start(&prefix, component as u8);
+                            from.extend_from_slice(&field_prefix(field));
+                            let to = upper_bound(&from);
+                            collect(turn, &from, &to, usize::MAX, &mut rows)?;
+                        }
+                    }
+                }
+            }
+        }
+        rows.sort_by(|(one, _), (two, _)| one.cmp(two));
+        rows.dedup_by(|(one, _), (two, _)| one == two);
+        Ok(rows)
+    }
+
+    fn deadlines(&self, turn: &Turn, prefix: &[u8], mask: Mask, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
+        if mask.has_any(&[Component::Deadline]) {
+            range(turn, prefix, Component::Deadline, Component::Deadline, rows)?;
+        }
+        Ok(())
+    }
+
+    pub fn partitions_loaded(&self) -> impl Iterator<Item = (Partition, &PartitionState)> {
+        self.partitions.iter().enumerate().filter_map(|(at, state)| Some((Partition(at as u16), state.as_deref()?)))
+    }
+
+    /// Forgets operation ids that no door retries any more.
+    pub fn forget_recent(&mut self, before_us: u64) {
+        self.recent.forget(before_us);
+    }
+
+    /// Marks a partition's checkpoint to be written with this turn.
+    pub(super) fn checkpoint(&mut self, partition: Partition) {
+        if let Some(state) = self.partitions[partition.0 as usize].as_deref_mut() {
+            state.checkpoint_due = true;
+            self.due.insert(partition);
+        }
+    }
+
+    /// Writes the checkpoints that this turn owes. To be called once, before the commit.
+    pub fn finish(&mut self, turn: &mut Turn) {
+        for partition in std::mem::take(&mut self.due) {
+            let state = self.partitions[partition.0 as usize].as_deref_mut().expect("due only when loaded");
+            state.checkpoint_due = false;
+            let checkpoint = Checkpoint {
+                seen: state.seen.clone(),
+                log_start: state.log_start.clone(),
+                newest: state.newest,
+                retries: state.retries,
+                spender: self.incarnation,
+                spent: state.spent,
+            };
+            turn.put(Space::Meta, checkpoint_key(partition), codec::encode(&checkpoint));
+        }
+    }
+}
+
+fn point(turn: &Turn, prefix: &[u8], path: Path, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
+    if let Some(row) = get_row(turn, &row_key(prefix, &path))? {
+        rows.push((path, row));
+    }
+    Ok(())
+}
+
+fn range(
+    turn: &Turn,
+    prefix: &[u8],
+    first: Component,
+    last: Component,
+    rows: &mut Vec<(Path, Row)>,
+) -> Result<(), StoreError> {
+    collect(turn, &component_start(prefix, first as u8), &component_start(prefix, last as u8 + 1), usize::MAX, rows)
+}
+
+fn collect(turn: &Turn, from: &[u8], to: &[u8], limit: usize, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
+    let mut damaged = None;
+    let mut left = limit;
+    turn.scan(Space::Rows, from, to, &mut |key, value| match (parse_row_key(key), decode::<Row>(value, "a row")) {
+        (Some((_, _, _, path)), Ok(row)) => {
+            rows.push((path, row));
+            left -= 1;
+            left > 0
+        }
+        (None, _) => {
+            damaged = Some(corrupt("a row key"));
+            false
+        }
+        (_, Err(error)) => {
+            damaged = Some(error);
+            false
+        }
+    })?;
+    match damaged {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn get_row(turn: &Turn, at: &[u8]) -> Result<Option<Row>, StoreError> {
+    match turn.get(Space::Rows, at)? {
+        Some(bytes) => decode(&bytes, "a row").map(Some),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+    codec::decode(bytes, STORED_BYTES_MAX)
+        .map_err(|error| StoreError::Corrupt { doing: "reading the store", message: format!("{what}: {error}") })
+}
+
+pub(super) fn corrupt(what: &'static str) -> StoreError {
+    StoreError::Corrupt { doing: "reading the store", message: format!("{what} is malformed") }
+}
+
+pub(super) fn component_start(prefix: &[u8], component: u8) -> Vec<u8> {
+    let mut key = Vec::with_capacity(prefix.len() + 1);
+    key.extend_from_slice(prefix);
+    key.push(component);
+    key
+}
+
+fn after_components(prefix: &[u8]) -> Vec<u8> {
+    component_start(prefix, u8::MAX)
+}
+
+/// The least key that is above everything beginning with `prefix`.
+pub fn upper_bound(prefix: &[u8]) -> Vec<u8> {
+    let mut bound = prefix.to_vec();
+    while let Some(last) = bound.pop() {
+        if last < u8::MAX {
+            bound.push(last + 1);
+            return bound;
+        }
+    }
+    vec![u8::MAX; prefix.len() + 1]
+}
+
+fn tagged(tag: u8, partition: Partition) -> Vec<u8> {
+    let mut key = Vec::with_capacity(20);
+    key.push(tag);
+    key.extend_from_slice(&partition.0.to_be_bytes());
+    key
+}
+
+fn checkpoint_key(partition: Partition) -> Vec<u8> {
+    tagged(b's', partition)
+}
+
+fn dot_bytes(dot: Dot) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&dot.incarnation.0.to_be_bytes());
+    bytes[8..].copy_from_slice(&dot.counter.to_be_bytes());
+    bytes
+}
+
+fn parse_dot(bytes: &[u8]) -> Option<Dot> {
+    Some(Dot {
+        incarnation: Incarnation(u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?)),
+        counter: u64::from_be_bytes(bytes.get(8..16)?.try_into().ok()?),
+    })
+}
+
+fn dead_key(partition: Partition, dot: Dot) -> Vec<u8> {
+    let mut key = tagged(b'd', partition);
+    key.extend_from_slice(&dot_bytes(dot));
+    key
+}
+
+fn dead_range(partition: Partition) -> (Vec<u8>, Vec<u8>) {
+    let from = tagged(b'd', partition);
+    let to = upper_bound(&from);
+    (from, to)
+}
+
+pub(super) fn op_key(partition: Partition, op_id: OpId) -> Vec<u8> {
+    let mut key = tagged(b'o', partition);
+    key.extend_from_slice(&op_id.0);
+    key
+}
+
+pub(super) fn log_key(partition: Partition, dot: Dot) -> Vec<u8> {
+    let mut key = Vec::with_capacity(18);
+    key.extend_from_slice(&partition.0.to_be_bytes());
+    key.extend_from_slice(&dot_bytes(dot));
+    key
+}
+
+pub(super) fn log_range(partition: Partition) -> (Vec<u8>, Vec<u8>) {
+    let from = partition.0.to_be_bytes().to_vec();
+    let to = upper_bound(&from);
+    (from, to)
+}
+
+/// What a log entry says: where, which dot, which operation. For whoever explains or checks a store from outside.
+pub fn inspect_log(key: &[u8], value: &[u8]) -> Option<(Partition, Dot, Option<OpId>)> {
+    let partition = Partition(u16::from_be_bytes(key.get(..2)?.try_into().ok()?));
+    let entry = decode::<LogEntry>(value, "a log entry").ok()?;
+    Some((partition, parse_log_key(key)?, entry.op_id))
+}
+
+/// What a store knows of a partition, read as it is at a start. For whoever explains or checks a store from outside.
+pub fn inspect(store: &dyn Storage, partition: Partition) -> Result<PartitionState, StoreError> {
+    Replica::new(Incarnation(0), 0).load(&Turn::new(store), partition)
+}
+
+pub(super) fn parse_log_key(key: &[u8]) -> Option<Dot> {
+    parse_dot(key.get(2..18)?)
+}

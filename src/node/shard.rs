@@ -1,0 +1,677 @@
+//! A lane's brain: one match from input to the machine that owns it, and the clockwork of background rounds.
+//!
+//! It decides nothing about requests (that is the coordinator), rows (the replica), hints or rounds (the exchange); it hands each
+//! input to its machine and carries answers from one to another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::data::clock::Now;
+use crate::data::context::Context;
+use crate::data::id::{Incarnation, NodeId, Partition};
+use crate::data::object::Object;
+use crate::data::op::Key;
+use crate::data::op::{RequestError, ScanPage, ScanRequest};
+use crate::data::path::{Path, parse_row_key};
+use crate::data::row::Row;
+use crate::ring::view::View;
+use crate::storage::{Space, Storage, StoreError};
+use crate::wire::message::{Body, Kept, PeerMessage, Reading, Refusal, Rows, Ticket};
+
+use super::coordinator::{Coordinator, Desk, Origin, digest, plan};
+use super::exchange::Exchange;
+use super::hints::Hints;
+use super::replica::{Replica, Turn, decode, upper_bound};
+use super::turn::{DoorTicket, Input, Outbox, ShardOptions, Stats, Traffic};
+
+/// Bytes of one page of log rows, rows or hints.
+const PAGE_BYTES: usize = 256 << 10;
+/// Rows that a scan looks at before it ends its page, found something or not.
+const SCAN_ROWS_MAX: usize = 20_000;
+/// Operation ids that doors made are kept for this long.
+const RECENT_US: u64 = 60_000_000;
+/// A page of hints that is not acknowledged for this long is sent again.
+const HINT_RETRY_US: u64 = 3_000_000;
+/// The log of a partition is trimmed when at least this much of it can go, or now and then.
+const TRIM_MIN: u64 = 32;
+const TRIM_ALL_ROUNDS: u64 = 10;
+
+/// A scan that was sent to an owner.
+struct Scanning {
+    ticket: DoorTicket,
+    to: NodeId,
+    deadline_us: u64,
+}
+
+/// Hints on their way to an owner.
+struct Delivery {
+    owner: NodeId,
+    partition: Partition,
+    at: Vec<u8>,
+    deadline_us: u64,
+}
+
+/// What a lane tells about itself.
+#[derive(Clone, Debug, Default)]
+pub struct ShardStatus {
+    pub hints: u64,
+    pub hint_bytes: u64,
+    pub hints_for: BTreeMap<NodeId, u64>,
+    pub log_entries: u64,
+    pub peer_lag: BTreeMap<NodeId, u64>,
+    pub behind: u64,
+    pub under_way: u64,
+    pub pulls: u64,
+    pub stats: Stats,
+}
+
+pub struct Shard {
+    options: ShardOptions,
+    view: Arc<View>,
+    replica: Replica,
+    coordinator: Coordinator,
+    hints: Hints,
+    exchange: Exchange,
+    scans: BTreeMap<Ticket, Scanning>,
+    deliveries: BTreeMap<Ticket, Delivery>,
+    next: Ticket,
+    round_at_us: u64,
+    rounds: u64,
+    stats: Stats,
+    amnesia: bool,
+}
+
+impl Shard {
+    /// A lane over a store that may hold earlier data. Reads what every owned partition has seen.
+    pub fn start(
+        options: ShardOptions,
+        view: Arc<View>,
+        incarnation: Incarnation,
+        now: Now,
+        turn: &mut Turn,
+    ) -> Result<Self, StoreError> {
+        let partitions = view.layout.partitions;
+        let mut replica = Replica::new(incarnation, partitions);
+        let mine = |partition: &Partition| partition.0 % options.lanes == options.lane;
+        for partition in view.partitions_owned(options.me).filter(mine) {
+            replica.state(turn, partition)?;
+        }
+        let hints = Hints::load(turn, (0..partitions).map(Partition).filter(mine))?;
+        let mut exchange = Exchange::default();
+        for peer in view.peers_of(options.me).map(|member| member.id).filter(|peer| view.is_up(*peer)) {
+            exchange.peer_returned(peer);
+        }
+        Ok(Self {
+            coordinator: Coordinator::new(options.lane),
+            replica,
+            hints,
+            exchange,
+            scans: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            next: (Ticket::from(options.lane) << 48) | (1 << 47),
+            round_at_us: now.mono_us,
+            rounds: 0,
+            stats: Stats::default(),
+            amnesia: false,
+            view,
+            options,
+        })
+    }
+
+    /// Takes one input. An error means that the store failed: the turn must be thrown away and the store fenced.
+    pub fn handle(&mut self, now: Now, input: Input, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        match input {
+            Input::Request { ticket, request } => {
+                let (coordinator, mut desk) = self.desk(now, turn, out);
+                coordinator.handle_request(&mut desk, Origin::Door(ticket), request)
+            }
+            Input::Scan { ticket, scan } => self.handle_scan(now, ticket, scan, turn, out),
+            Input::Message { from, message } => self.handle_message(now, from, message, turn, out),
+            Input::View(view) => self.handle_view(now, view, turn, out),
+            Input::LinkDown(node) => {
+                let (coordinator, mut desk) = self.desk(now, turn, out);
+                coordinator.handle_link_down(&mut desk, node)?;
+                self.deliveries.retain(|_, delivery| delivery.owner != node);
+                self.fail_scans(out, |scanning| scanning.to == node);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Now, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        let (coordinator, mut desk) = self.desk(now, turn, out);
+        coordinator.handle_timeout(&mut desk)?;
+        if now.mono_us >= self.round_at_us {
+            self.round(now, turn, out)?;
+            self.round_at_us = now.mono_us + self.options.exchange_interval_us;
+        }
+        self.fail_scans(out, |scanning| scanning.deadline_us <= now.mono_us);
+        Ok(())
+    }
+
+    /// When `handle_timeout` wants to be called next, in monotonic microseconds.
+    pub fn poll_timeout(&self) -> u64 {
+        let scans = self.scans.values().map(|scan| scan.deadline_us).min();
+        [self.coordinator.poll_timeout(), scans].into_iter().flatten().fold(self.round_at_us, u64::min)
+    }
+
+    /// Must be called once after the last input of a turn, before the commit.
+    pub fn finish(&mut self, turn: &mut Turn) {
+        self.replica.finish(turn);
+    }
+
+    /// Ends everything under way: the store failed or the node stops.
+    pub fn fail_all(&mut self, now: Now, out: &mut Outbox, error: impl Fn(bool) -> RequestError) {
+        self.coordinator.fail_all(&self.view, out, now, error);
+        self.fail_scans(out, |_| true);
+    }
+
+    /// A dot of this incarnation came from outside that was never minted here: the store lost its memory, and the incarnation must
+    /// not be used any more. Tells once.
+    pub fn take_amnesia(&mut self) -> bool {
+        std::mem::take(&mut self.amnesia)
+    }
+
+    /// Goes on under another incarnation.
+    pub fn reincarnate(&mut self, incarnation: Incarnation) {
+        self.stats.add("incarnations_minted_total", 1);
+        self.replica.incarnation = incarnation;
+    }
+
+    pub fn status(&self) -> ShardStatus {
+        let mut status = ShardStatus {
+            hints: self.hints.count,
+            hint_bytes: self.hints.bytes,
+            hints_for: self.hints.by_owner(),
+            log_entries: self.replica.log_entries,
+            under_way: self.coordinator.under_way() as u64,
+            pulls: self.exchange.pulls() as u64,
+            stats: self.stats.clone(),
+            ..ShardStatus::default()
+        };
+        let nothing = Default::default();
+        for (partition, state) in self.replica.partitions_loaded() {
+            if !self.view.is_owner(partition, self.options.me) {
+                continue;
+            }
+            let mut behind = 0;
+            for peer in self.view.owners(partition).filter(|peer| *peer != self.options.me) {
+                let theirs = self.exchange.seen_by(peer, partition).unwrap_or(&nothing);
+                *status.peer_lag.entry(peer).or_insert(0) += theirs.lacks(&state.seen);
+                behind = behind.max(state.seen.lacks(theirs));
+            }
+            status.behind += behind;
+        }
+        status
+    }
+
+    /// What this lane has seen of a partition, if it has been touched since the start.
+    pub fn seen(&self, partition: Partition) -> Option<&Context> {
+        Some(&self.replica.loaded(partition)?.seen)
+    }
+
+    fn desk<'a, 'b>(
+        &'a mut self,
+        now: Now,
+        turn: &'a mut Turn<'b>,
+        out: &'a mut Outbox,
+    ) -> (&'a mut Coordinator, Desk<'a, 'b>) {
+        let desk = Desk {
+            now,
+            view: &self.view,
+            options: &self.options,
+            replica: &mut self.replica,
+            hints: &mut self.hints,
+            turn,
+            out,
+            stats: &mut self.stats,
+        };
+        (&mut self.coordinator, desk)
+    }
+
+    fn handle_message(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        message: PeerMessage,
+        turn: &mut Turn,
+        out: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        let PeerMessage { partition, body } = message;
+        if partition.0 >= self.view.layout.partitions {
+            self.stats.add("messages_refused_total", 1);
+            return Ok(());
+        }
+        match body {
+            Body::Replicate { ticket, delta, hint_for, sync } => {
+                let result = self.replicate(now, partition, &delta, hint_for, turn)?;
+                out.sync |= sync && result.is_ok();
+                let result = result.map(|newer| Kept { fsynced: sync, newer });
+                reply(out, from, partition, Body::ReplicateAck { ticket, result });
+            }
+            Body::ReplicateAck { ticket, result } => {
+                if let Some(delivery) = self.deliveries.remove(&ticket) {
+                    if result.is_ok() {
+                        self.hints.drop_one(turn, &delivery.at)?;
+                        self.stats.add("hints_delivered_total", 1);
+                        self.deliver_hints(now, delivery.owner, delivery.partition, turn, out)?;
+                    }
+                    return Ok(());
+                }
+                let (coordinator, mut desk) = self.desk(now, turn, out);
+                coordinator.handle_ack(&mut desk, from, ticket, result)?;
+            }
+            Body::Read { ticket, key, scope, digest: theirs, op_id } => {
+                let op_known = match op_id {
+                    Some(op_id) => self.replica.known_op(turn, partition, op_id)?.map(|known| known.dot),
+                    None => None,
+                };
+                let owner = self.view.is_owner(partition, self.options.me);
+                let rows = if owner {
+                    let rows = self.replica.read(turn, &key, &scope)?;
+                    let object = Object::new(rows);
+                    if theirs.is_some_and(|theirs| theirs == digest(&object.rows)) {
+                        Rows::Same
+                    } else {
+                        let context = self.replica.state(turn, partition)?.knowledge();
+                        Rows::Held { rows: object.rows.into_iter().collect(), context }
+                    }
+                } else {
+                    Rows::Hinted { deltas: self.hints.of_key(turn, partition, &key)? }
+                };
+                let result = Ok(Reading { rows, op_known, stand_in: !owner });
+                reply(out, from, partition, Body::ReadReply { ticket, result });
+            }
+            Body::ReadReply { ticket, result } => {
+                let (coordinator, mut desk) = self.desk(now, turn, out);
+                coordinator.handle_read_reply(&mut desk, from, ticket, result)?;
+            }
+            Body::Forward { ticket, request } => {
+                let (coordinator, mut desk) = self.desk(now, turn, out);
+                coordinator.handle_request(&mut desk, Origin::Peer { node: from, ticket }, request)?;
+            }
+            Body::ForwardReply { ticket, response } => {
+                let (coordinator, mut desk) = self.desk(now, turn, out);
+                coordinator.handle_forward_reply(&mut desk, from, ticket, *response)?;
+            }
+            Body::Repair { ticket, key, rows, sync } => {
+                let result = if self.view.is_owner(partition, self.options.me) {
+                    self.replica.take_repair(turn, &key, rows)?;
+                    self.stats.add("repairs_taken_total", 1);
+                    out.sync |= sync;
+                    Ok(Kept { fsynced: sync, newer: None })
+                } else {
+                    Err(Refusal::NotOwner { layout: self.view.layout.version })
+                };
+                if let Some(ticket) = ticket {
+                    reply(out, from, partition, Body::ReplicateAck { ticket, result });
+                }
+            }
+            Body::Report { seen } => {
+                if self.view.is_owner(partition, self.options.me) {
+                    let mine = &self.replica.state(turn, partition)?.seen;
+                    self.exchange.take_report(from, partition, seen, mine);
+                    self.pull_next(now, turn, out)?;
+                }
+            }
+            Body::Pull { have } => {
+                let page = self.replica.log_page(turn, partition, &have, PAGE_BYTES)?;
+                self.stats.add("exchange_rows_sent_total", page.entries.len() as u64);
+                let body = Body::PullReply {
+                    context: page.context,
+                    entries: page.entries,
+                    more: page.more,
+                    trimmed: page.trimmed,
+                };
+                background(out, from, partition, body);
+            }
+            Body::PullReply { context, entries, more, trimmed } => {
+                if !self.exchange.answers_pull(partition, from, now.mono_us) {
+                    return Ok(());
+                }
+                let taken = entries.len() as u64;
+                self.stats.add("exchange_rows_taken_total", taken);
+                self.amnesia |= self.replica.take_log_rows(turn, now, partition, &context, entries)?;
+                if trimmed {
+                    self.stats.add("full_syncs_total", 1);
+                    background(out, from, partition, Body::SyncPull { after: None });
+                } else if more && taken > 0 {
+                    let have = self.replica.state(turn, partition)?.seen.clone();
+                    background(out, from, partition, Body::Pull { have });
+                } else {
+                    self.exchange.end_pull(partition);
+                    self.pull_next(now, turn, out)?;
+                }
+            }
+            Body::SyncPull { after } => {
+                let page = self.replica.row_page(turn, partition, after.as_ref(), PAGE_BYTES)?;
+                let body = Body::SyncPage { context: page.context, after, rows: page.rows, next: page.next };
+                background(out, from, partition, body);
+            }
+            Body::SyncPage { context, after, rows, next } => {
+                self.take_sync_page(now, from, partition, context, after, rows, next, turn, out)?;
+            }
+            Body::Scan { ticket, scan } => {
+                let page = self.scan_here(now, &scan, turn)?;
+                reply(out, from, partition, Body::ScanReply { ticket, page: Ok(page) });
+            }
+            Body::ScanReply { ticket, page } => {
+                if let Some(scanning) = self.scans.remove(&ticket) {
+                    out.pages.push((scanning.ticket, page));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn replicate(
+        &mut self,
+        now: Now,
+        partition: Partition,
+        delta: &crate::data::mutation::Delta,
+        hint_for: Option<NodeId>,
+        turn: &mut Turn,
+    ) -> Result<Result<Option<crate::data::clock::Stamp>, Refusal>, StoreError> {
+        let bound_ms = self.options.clock_ahead_max_ms;
+        if !self.replica.believes(turn, now, partition, delta.made, bound_ms)? {
+            self.stats.add("clock_ahead_refused_total", 1);
+            return Ok(Err(Refusal::ClockAhead { bound_ms }));
+        }
+        if let Some(owner) = hint_for {
+            let limit = self.options.hint_bytes_max;
+            let kept = self.hints.keep(turn, partition, owner, delta, limit)?;
+            self.stats.add(if kept { "hints_kept_total" } else { "hints_refused_total" }, 1);
+            return Ok(if kept { Ok(None) } else { Err(Refusal::HintsFull) });
+        }
+        if !self.view.is_owner(partition, self.options.me) {
+            return Ok(Err(Refusal::NotOwner { layout: self.view.layout.version }));
+        }
+        let taken = self.replica.take(turn, now, delta, false)?;
+        self.amnesia |= taken.amnesia;
+        Ok(Ok(taken.newer))
+    }
+
+    fn handle_view(&mut self, now: Now, view: Arc<View>, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        let before = std::mem::replace(&mut self.view, view);
+        let peers: Vec<NodeId> = self.view.peers_of(self.options.me).map(|member| member.id).collect();
+        let mut returned = false;
+        for peer in peers {
+            match (before.is_up(peer), self.view.is_up(peer)) {
+                (false, true) => {
+                    self.exchange.peer_returned(peer);
+                    returned = true;
+                    let owed: Vec<Partition> =
+                        self.hints.owed().filter(|(owner, _)| *owner == peer).map(|(_, at)| at).collect();
+                    for partition in owed {
+                        self.deliver_hints(now, peer, partition, turn, out)?;
+                    }
+                }
+                (true, false) => {
+                    self.exchange.peer_left(peer);
+                    let (coordinator, mut desk) = self.desk(now, turn, out);
+                    coordinator.handle_link_down(&mut desk, peer)?;
+                }
+                _ => {}
+            }
+        }
+        if returned {
+            // At once, not at the next round.
+            self.round_at_us = now.mono_us;
+        }
+        Ok(())
+    }
+
+    // --- background
+
+    fn round(&mut self, now: Now, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        self.rounds += 1;
+        self.exchange.begin_round(now.mono_us);
+        self.replica.forget_recent(now.mono_us.saturating_sub(RECENT_US));
+        let me = self.options.me;
+        let view = self.view.clone();
+        let mut stable = Vec::new();
+        for (partition, state) in self.replica.partitions_loaded() {
+            if !view.is_owner(partition, me) || state.seen.is_empty() {
+                continue;
+            }
+            for peer in view.owners(partition).filter(|peer| *peer != me && view.is_up(*peer)) {
+                if self.exchange.must_report(peer, partition, state.version) {
+                    background(out, peer, partition, Body::Report { seen: state.seen.clone() });
+                }
+            }
+            if state.log_entries > 0 {
+                let others = view.owners(partition).filter(|peer| *peer != me);
+                let cut = self.exchange.stable(partition, &state.seen, others);
+                let ready = state.log_start.lacks(&cut);
+                if ready >= TRIM_MIN || (ready > 0 && self.rounds % TRIM_ALL_ROUNDS == 0) {
+                    stable.push((partition, cut));
+                }
+            }
+        }
+        for (partition, cut) in stable {
+            let dropped = self.replica.trim(turn, partition, &cut)?;
+            self.stats.add("log_trimmed_total", dropped);
+        }
+        let replica = &self.replica;
+        self.exchange.end_round(|partition| Some(replica.loaded(partition)?.seen.clone()));
+        self.pull_next(now, turn, out)?;
+        self.deliveries.retain(|_, delivery| delivery.deadline_us > now.mono_us);
+        let owed: Vec<(NodeId, Partition)> = self.hints.owed().filter(|(owner, _)| view.is_up(*owner)).collect();
+        for (owner, partition) in owed {
+            self.deliver_hints(now, owner, partition, turn, out)?;
+        }
+        Ok(())
+    }
+
+    /// Sends as many pulls as there is room for.
+    fn pull_next(&mut self, now: Now, turn: &Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        while let Some((partition, from)) = self.exchange.next_pull(now.mono_us) {
+            let have = self.replica.state(turn, partition)?.seen.clone();
+            // What has come in the meantime needs no asking.
+            let lacks = self.exchange.seen_by(from, partition).is_some_and(|theirs| have.lacks(theirs) > 0);
+            if !lacks || !self.view.is_up(from) {
+                self.exchange.end_pull(partition);
+                continue;
+            }
+            self.stats.add("pulls_total", 1);
+            background(out, from, partition, Body::Pull { have });
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn take_sync_page(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        partition: Partition,
+        context: Context,
+        after: Option<bytes::Bytes>,
+        rows: Vec<(bytes::Bytes, Row)>,
+        next: Option<bytes::Bytes>,
+        turn: &mut Turn,
+        out: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        if !self.exchange.answers_pull(partition, from, now.mono_us) {
+            return Ok(());
+        }
+        let promised = self.exchange.full_sync_context(partition, after.is_none(), &context);
+        self.stats.add("sync_rows_total", rows.len() as u64);
+        self.replica.take_row_page(turn, partition, &context, after.as_ref(), rows, next.as_ref())?;
+        match next {
+            Some(next) => background(out, from, partition, Body::SyncPull { after: Some(next) }),
+            None => {
+                self.amnesia |= self.replica.finish_sync(turn, partition, &promised)?;
+                self.exchange.end_pull(partition);
+                self.pull_next(now, turn, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the next hints of a partition to their owner, unless some are under way.
+    fn deliver_hints(
+        &mut self,
+        now: Now,
+        owner: NodeId,
+        partition: Partition,
+        turn: &mut Turn,
+        out: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        let under_way =
+            self.deliveries.values().any(|delivery| delivery.owner == owner && delivery.partition == partition);
+        if under_way || !self.view.is_up(owner) {
+            return Ok(());
+        }
+        if owner == self.options.me {
+            for (at, delta) in self.hints.page(turn, owner, partition, PAGE_BYTES)? {
+                self.replica.take(turn, now, &delta, false)?;
+                self.hints.drop_one(turn, &at)?;
+            }
+            return Ok(());
+        }
+        for (at, delta) in self.hints.page(turn, owner, partition, PAGE_BYTES)? {
+            let ticket = self.next;
+            self.next += 1;
+            let deadline_us = now.mono_us + HINT_RETRY_US;
+            self.deliveries.insert(ticket, Delivery { owner, partition, at, deadline_us });
+            // The owner fsyncs before it acknowledges: the hint may be the only durable copy.
+            background(out, owner, partition, Body::Replicate { ticket, delta, hint_for: None, sync: true });
+        }
+        Ok(())
+    }
+
+    // --- scans
+
+    fn handle_scan(
+        &mut self,
+        now: Now,
+        ticket: DoorTicket,
+        scan: ScanRequest,
+        turn: &mut Turn,
+        out: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        let partition = scan.partition;
+        if partition.0 >= self.view.layout.partitions {
+            let error = RequestError::Protocol(format!("there is no partition {partition}"));
+            out.pages.push((ticket, Err(error)));
+            return Ok(());
+        }
+        let me = self.options.me;
+        if self.view.is_owner(partition, me) {
+            let page = self.scan_here(now, &scan, turn)?;
+            out.pages.push((ticket, Ok(page)));
+            return Ok(());
+        }
+        let Some(to) = self.view.owners(partition).find(|node| self.view.is_up(*node)) else {
+            let missing = self.view.owners(partition).map(|node| self.view.name_of(node).to_string()).collect();
+            out.pages.push((ticket, Err(RequestError::Unavailable { needed: 1, reachable: 0, missing })));
+            return Ok(());
+        };
+        let asked = self.next;
+        self.next += 1;
+        let deadline_us = now.mono_us + scan.timeout_us;
+        self.scans.insert(asked, Scanning { ticket, to, deadline_us });
+        reply(out, to, partition, Body::Scan { ticket: asked, scan });
+        Ok(())
+    }
+
+    fn scan_here(&mut self, now: Now, scan: &ScanRequest, turn: &Turn) -> Result<ScanPage, StoreError> {
+        let start = scan.partition.0.to_be_bytes();
+        let from = match scan.after {
+            None => start.to_vec(),
+            Some(u64::MAX) => return Ok(ScanPage { keys: Vec::new(), next: None }),
+            Some(after) => [&start[..], &(after + 1).to_be_bytes()[..]].concat(),
+        };
+        let limit = scan.limit.clamp(1, 10_000) as usize;
+        let wall_ms = now.wall_ms;
+        let mut page = ScanPage { keys: Vec::new(), next: None };
+        let mut current: Option<(u64, Key)> = None;
+        let mut rows: Vec<(Path, Row)> = Vec::new();
+        let mut looked = 0;
+        let mut damaged = None;
+        let close = |rows: &mut Vec<(Path, Row)>, key: Key, page: &mut ScanPage| {
+            let object = Object::new(rows.drain(..));
+            if let Some(kind) = plan::kind(&object, wall_ms) {
+                page.keys.push((key, kind));
+            }
+        };
+        turn.scan(Space::Rows, &from, &upper_bound(&start), &mut |at, value| {
+            let Some((_, hash, key, path)) = parse_row_key(at) else {
+                damaged = Some(super::replica::corrupt("a row key"));
+                return false;
+            };
+            looked += 1;
+            let same = current.as_ref().is_some_and(|(_, held)| *held == key);
+            if !same {
+                if let Some((before, held)) = current.take() {
+                    close(&mut rows, held, &mut page);
+                    if before != hash && (page.keys.len() >= limit || looked > SCAN_ROWS_MAX) {
+                        page.next = Some(before);
+                        return false;
+                    }
+                }
+                current = Some((hash, key));
+            }
+            // A large collection is told by its first rows.
+            if rows.len() < 256 {
+                match decode::<Row>(value, "a row") {
+                    Ok(row) => rows.push((path, row)),
+                    Err(error) => {
+                        damaged = Some(error);
+                        return false;
+                    }
+                }
+            }
+            true
+        })?;
+        if let Some((_, held)) = current {
+            close(&mut rows, held, &mut page);
+        }
+        match damaged {
+            Some(error) => Err(error),
+            None => Ok(page),
+        }
+    }
+
+    fn fail_scans(&mut self, out: &mut Outbox, which: impl Fn(&Scanning) -> bool) {
+        let failed: Vec<Ticket> =
+            self.scans.iter().filter(|(_, scanning)| which(scanning)).map(|(ticket, _)| *ticket).collect();
+        for ticket in failed {
+            if let Some(scanning) = self.scans.remove(&ticket) {
+                let missing = vec![self.view.name_of(scanning.to).to_string()];
+                let error = RequestError::Timeout { needed: 1, got: 0, missing, mutation: false };
+                out.pages.push((scanning.ticket, Err(error)));
+            }
+        }
+    }
+}
+
+fn reply(out: &mut Outbox, to: NodeId, partition: Partition, body: Body) {
+    out.sends.push((to, Traffic::Foreground, PeerMessage { partition, body }));
+}
+
+fn background(out: &mut Outbox, to: NodeId, partition: Partition, body: Body) {
+    out.sends.push((to, Traffic::Background, PeerMessage { partition, body }));
+}
+
+/// Runs a whole turn over a store: inputs, commit, and what is to be said. For tests and simple hosts.
+pub fn run_turn(
+    shard: &mut Shard,
+    now: Now,
+    store: &dyn Storage,
+    inputs: impl IntoIterator<Item = Input>,
+) -> Result<Outbox, StoreError> {
+    let mut turn = Turn::new(store);
+    let mut out = Outbox::default();
+    for input in inputs {
+        shard.handle(now, input, &mut turn, &mut out)?;
+    }
+    shard.handle_timeout(now, &mut turn, &mut out)?;
+    shard.finish(&mut turn);
+    let batch = turn.into_batch();
+    if !batch.is_empty() || out.sync {
+        store.commit(&batch, out.sync)?;
+    }
+    Ok(out)
+}

@@ -1,0 +1,122 @@
+//! What goes into a lane's brain and what comes out: the words of the contract between deciding and doing.
+//!
+//! The host (or the simulator) hands in inputs one by one over one overlay of the store, then commits the overlay's batch once, and
+//! only then sends and replies what the outbox holds. *Write before you speak* is that order and nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::data::consistency::Consistency;
+use crate::data::id::NodeId;
+use crate::data::op::{Request, RequestError, Response, ScanPage, ScanRequest};
+use crate::ring::view::View;
+use crate::wire::message::PeerMessage;
+
+/// A door's number for a request that it waits for.
+pub type DoorTicket = u64;
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    Request {
+        ticket: DoorTicket,
+        request: Request,
+    },
+    Scan {
+        ticket: DoorTicket,
+        scan: ScanRequest,
+    },
+    Message {
+        from: NodeId,
+        message: PeerMessage,
+    },
+    /// Who is up changed, or the layout did.
+    View(Arc<View>),
+    /// The link to a peer broke: what was asked of it will not be answered.
+    LinkDown(NodeId),
+}
+
+/// What to do once the batch is committed.
+#[derive(Default, Debug)]
+pub struct Outbox {
+    /// The commit must be durable before anything below is said.
+    pub sync: bool,
+    pub sends: Vec<(NodeId, Traffic, PeerMessage)>,
+    pub replies: Vec<(DoorTicket, Response)>,
+    pub pages: Vec<(DoorTicket, Result<ScanPage, RequestError>)>,
+}
+
+/// Which budget a message is sent from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Traffic {
+    /// Somebody waits for it.
+    Foreground,
+    /// Repair, hints, reports.
+    Background,
+}
+
+/// What a lane must know of its node and its settings.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    pub me: NodeId,
+    /// This lane's number and how many there are: it keeps the partitions with `partition % lanes == lane`.
+    pub lane: u16,
+    pub lanes: u16,
+    pub key_size_max: u64,
+    pub value_size_max: u64,
+    pub siblings_max: u64,
+    /// Bytes of hints this lane may keep.
+    pub hint_bytes_max: u64,
+    /// Requests under way in this lane; more are refused as overloaded.
+    pub requests_max: usize,
+    /// How far ahead of this machine's clock a stamp may be, in milliseconds.
+    pub clock_ahead_max_ms: u64,
+    /// How long a client's operation id is remembered, in milliseconds.
+    pub op_id_window_ms: u64,
+    /// How often replicas tell each other what they have seen, in microseconds.
+    pub exchange_interval_us: u64,
+    /// An owner that has not acknowledged for this long gets a stand-in, in microseconds.
+    pub stand_in_after_us: u64,
+    pub default_consistency: Consistency,
+}
+
+impl ShardOptions {
+    /// The defaults of `deploy/node.toml`, for one lane.
+    pub fn new(me: NodeId) -> Self {
+        Self {
+            me,
+            lane: 0,
+            lanes: 1,
+            key_size_max: 32 << 10,
+            value_size_max: 8 << 20,
+            siblings_max: 64,
+            hint_bytes_max: 1 << 30,
+            requests_max: 16 << 10,
+            clock_ahead_max_ms: 500,
+            op_id_window_ms: 600_000,
+            exchange_interval_us: 1_000_000,
+            stand_in_after_us: 250_000,
+            default_consistency: Consistency::default(),
+        }
+    }
+}
+
+/// Plain counters since the start, by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stats {
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Stats {
+    pub fn add(&mut self, name: &'static str, count: u64) {
+        *self.counts.entry(name).or_insert(0) += count;
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.counts.iter().map(|(name, count)| (*name, *count))
+    }
+
+    pub fn get(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+}

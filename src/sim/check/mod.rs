@@ -1,0 +1,70 @@
+//! What must hold. One file for each promise; each says on top what it does and does not verify.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::world::World;
+use crate::data::id::Partition;
+use crate::data::object::Object;
+use crate::data::op::Key;
+use crate::data::path::parse_row_key;
+use crate::data::row::Row;
+use crate::storage::{Space, Storage};
+use crate::wire::codec;
+
+pub mod convergence;
+pub mod counters;
+pub mod receipts;
+pub mod registers;
+pub mod sets;
+pub mod siblings;
+
+/// A promise that was broken: which checker says so, when, and the particulars.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    pub checker: &'static str,
+    pub at_us: u64,
+    pub message: String,
+}
+
+/// Runs every checker of the final state.
+pub fn final_state(world: &World) -> Result<(), (&'static str, String)> {
+    let objects = objects(world);
+    counters::check(world, &objects).map_err(|message| ("counters", message))?;
+    sets::check(world, &objects).map_err(|message| ("sets", message))?;
+    registers::check(world, &objects).map_err(|message| ("registers", message))?;
+    siblings::check(world, &objects).map_err(|message| ("siblings", message))
+}
+
+/// The rows of every key, as its first owner holds them. All owners hold the same when this is asked.
+pub type Objects = BTreeMap<Key, Object>;
+
+pub fn objects(world: &World) -> Objects {
+    let view = world.view_of(0);
+    let mut objects = Objects::new();
+    for partition in (0..world.plan.partitions).map(Partition) {
+        let Some(owner) = view.owners(partition).next().and_then(|owner| world.number_of(owner)) else { continue };
+        for (at, value) in rows(world, owner, partition) {
+            let Some((_, _, key, path)) = parse_row_key(&at) else { continue };
+            let Ok(row) = codec::decode::<Row>(&value, 1 << 20) else { continue };
+            objects.entry(key).or_default().rows.insert(path, row);
+        }
+    }
+    objects
+}
+
+/// A partition's rows on a node's disk, as bytes.
+pub fn rows(world: &World, node: usize, partition: Partition) -> BTreeMap<Bytes, Bytes> {
+    let mut rows = BTreeMap::new();
+    let from = partition.0.to_be_bytes();
+    let to = (partition.0 + 1).to_be_bytes();
+    world.nodes[node]
+        .disk
+        .scan(Space::Rows, &from, &to, &mut |key, value| {
+            rows.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            true
+        })
+        .expect("disks are whole when the final state is checked");
+    rows
+}

@@ -1,0 +1,86 @@
+//! Registers and map fields: what stands was written, and was not overwritten by a write that began after it was acknowledged.
+//!
+//! The order of two writes is known when both were acknowledged by so many owners that they have one in common, each was minted on
+//! one node only, and no disk forgot anything in between: then the later one has been stamped above the earlier. A register that is
+//! empty must have been deleted by somebody who may have come last. Reads in between are not checked.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::super::history::{Call, End};
+use super::super::world::World;
+use super::Objects;
+use crate::data::op::{Key, Op};
+
+pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
+    let mut stories: BTreeMap<(Key, Option<Bytes>), Vec<(&Call, Option<Bytes>)>> = BTreeMap::new();
+    for (_, call) in world.history.mutations(b'r').chain(world.history.mutations(b'h')) {
+        if !call.may_have_happened() {
+            continue;
+        }
+        let key = &call.request.key;
+        let mut enter = |field: Option<&Bytes>, value: Option<&Bytes>| {
+            stories.entry((key.clone(), field.cloned())).or_default().push((call, value.cloned()));
+        };
+        match call.op() {
+            Op::Set { value, .. } => enter(None, Some(value)),
+            Op::Delete | Op::GetDelete => enter(None, None),
+            Op::HashSet { fields, .. } => fields.iter().for_each(|(field, value)| enter(Some(field), Some(value))),
+            Op::HashRemove { fields } => fields.iter().for_each(|field| enter(Some(field), None)),
+            _ => {}
+        }
+    }
+    for ((key, field), story) in stories {
+        let value = objects.get(&key).and_then(|object| object.text(field.as_deref(), world.wall_ms(0)));
+        match &value {
+            Some(value) => {
+                let Some((writer, _)) = story.iter().find(|(_, written)| written.as_ref() == Some(value)) else {
+                    return Err(format!("{key:?} {field:?} is {value:?}, which nobody wrote"));
+                };
+                let later = story.iter().find(|(call, written)| {
+                    // A field's removal takes what it saw and is no write.
+                    (field.is_none() || written.is_some()) && overwrites(world, call, writer)
+                });
+                if let Some((later, _)) = later {
+                    return Err(format!(
+                        "{key:?} {field:?} is {value:?} by {writer:?}, which was overwritten by {later:?}; rows {:?}",
+                        objects.get(&key)
+                    ));
+                }
+            }
+            None => {
+                let removals: Vec<&Call> =
+                    story.iter().filter(|(_, written)| written.is_none()).map(|(call, _)| *call).collect();
+                let kept = story.iter().find(|(call, written)| {
+                    written.is_some()
+                        && call.end == End::Acked
+                        && !world.ghost.is_lost(call.op_id())
+                        && !removals.iter().any(|removal| removal.ended_us >= call.begun_us)
+                });
+                if let Some((kept, _)) = kept {
+                    return Err(format!(
+                        "{key:?} {field:?} is empty and should hold what {kept:?} wrote or a later value"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Did `later` surely overwrite `earlier`?
+fn overwrites(world: &World, later: &Call, earlier: &Call) -> bool {
+    // A deletion of nothing writes nothing.
+    let wrote = world.ghost.minted(later.op_id()).next().is_some();
+    wrote
+        && later.end == End::Acked
+        && earlier.end == End::Acked
+        && earlier.ended_us < later.begun_us
+        && earlier.owner_acks() + later.owner_acks() > usize::from(world.plan.replicas)
+        && world.ghost.is_plain(later.op_id())
+        && world.ghost.is_plain(earlier.op_id())
+        && later.receipt.as_ref().is_some_and(|receipt| !receipt.duplicate)
+        && earlier.receipt.as_ref().is_some_and(|receipt| !receipt.duplicate)
+        && !world.ghost.forgot_between(earlier.begun_us, later.ended_us)
+}

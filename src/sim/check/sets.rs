@@ -1,0 +1,92 @@
+//! Sets and flags: an acknowledged addition stands unless a removal may have seen it; what was removed does not return.
+//!
+//! A removal may have seen every addition that began before the removal ended. It must have seen an addition that was acknowledged by
+//! so many owners that they meet the removal's strict read quorum, before the removal began, and that was minted just once. Nothing
+//! is said of additions that a disk lost, nor of removals around the time of such a loss.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::super::history::{Call, End};
+use super::super::world::World;
+use super::Objects;
+use crate::data::consistency::Level;
+use crate::data::op::{Key, Op};
+
+#[derive(Default)]
+struct Story<'a> {
+    adds: Vec<&'a Call>,
+    removes: Vec<&'a Call>,
+}
+
+pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
+    let mut stories: BTreeMap<(Key, Option<Bytes>), Story> = BTreeMap::new();
+    for (_, call) in world.history.mutations(b's').chain(world.history.mutations(b'f')) {
+        if !call.may_have_happened() {
+            continue;
+        }
+        let key = &call.request.key;
+        let mut enter = |member: Option<&Bytes>, add: bool| {
+            let story = stories.entry((key.clone(), member.cloned())).or_default();
+            if add { story.adds.push(call) } else { story.removes.push(call) }
+        };
+        match call.op() {
+            Op::SetAdd { members } => {
+                members.iter().collect::<BTreeSet<_>>().into_iter().for_each(|one| enter(Some(one), true))
+            }
+            Op::SetRemove { members } => {
+                members.iter().collect::<BTreeSet<_>>().into_iter().for_each(|one| enter(Some(one), false));
+            }
+            Op::FlagSet { on } => enter(None, *on),
+            _ => {}
+        }
+    }
+    for ((key, member), story) in stories {
+        let wall_ms = world.wall_ms(0);
+        let present = objects.get(&key).is_some_and(|object| match &member {
+            Some(member) => object.has_member(member, wall_ms),
+            None => object.flag(wall_ms),
+        });
+        if !present {
+            for add in story.adds.iter().filter(|add| add.end == End::Acked && !world.ghost.is_lost(add.op_id())) {
+                if !story.removes.iter().any(|remove| remove.ended_us >= add.begun_us) {
+                    return Err(format!("{key:?} {member:?} was added and is gone: {add:?}"));
+                }
+            }
+        } else {
+            let removed = |add: &&Call| story.removes.iter().any(|remove| must_have_seen(world, remove, add));
+            if story.adds.is_empty() {
+                return Err(format!("{key:?} {member:?} is there and nobody added it"));
+            }
+            if story.adds.iter().all(|add| removed(add)) {
+                return Err(format!(
+                    "{key:?} {member:?} was removed and is back; adds {:?}; removes {:?}; rows {:?}",
+                    story.adds,
+                    story.removes,
+                    objects.get(&key)
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Must the removal have seen this addition, whole?
+fn must_have_seen(world: &World, remove: &Call, add: &Call) -> bool {
+    let replicas = usize::from(world.plan.replicas);
+    let reads = match remove.request.consistency {
+        consistency if consistency.read == Level::All => replicas,
+        consistency if consistency.owners_only => usize::from(consistency.read.needed(world.plan.replicas)),
+        _ => return false,
+    };
+    remove.end == End::Acked
+        && add.end == End::Acked
+        && add.ended_us < remove.begun_us
+        && add.owner_acks() + reads > replicas
+        && world.ghost.is_single(add.op_id())
+        // A removal that was repeated is the earlier one's: judged when it was first tried, and so it is here.
+        && remove.receipt.as_ref().is_some_and(|receipt| !receipt.duplicate)
+        && !world.ghost.is_lost(remove.op_id())
+        && !world.ghost.forgot_between(add.begun_us, remove.ended_us)
+}

@@ -1,0 +1,216 @@
+//! What no node knows: every dot, the operation behind it, which disk held it when, and what was lost with a disk.
+//!
+//! The simulator sees each batch as it is committed, so it can judge a promise at the moment at which it is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::data::context::Context;
+use crate::data::id::{Dot, Incarnation, NodeId, OpId, Partition};
+use crate::node::hints::inspect_hint;
+use crate::node::replica::{inspect, inspect_log};
+use crate::storage::{Batch, Op, Space, Storage, StoreError};
+
+/// A dot with the partition that it counts in.
+pub type GlobalDot = (Partition, Dot);
+
+/// One operation on one node's disk.
+#[derive(Default)]
+struct Held {
+    owner: bool,
+    hints_for: BTreeSet<NodeId>,
+    /// Number of the first commit that had it, as an owner and as a hint; `None` when a power cut took it.
+    commit: Option<u64>,
+}
+
+#[derive(Default)]
+struct Disk {
+    commits: u64,
+    synced: u64,
+}
+
+#[derive(Default)]
+pub struct Ghost {
+    disks: BTreeMap<usize, Disk>,
+    held: BTreeMap<(usize, OpId), Held>,
+    /// Which dots an operation became, and on which node.
+    minted: BTreeMap<OpId, BTreeMap<GlobalDot, usize>>,
+    operation: BTreeMap<GlobalDot, Option<OpId>>,
+    lost: BTreeSet<GlobalDot>,
+    /// When a node forgot something: everything before is no longer sure to be there.
+    pub losses: Vec<(u64, usize)>,
+}
+
+impl Ghost {
+    /// A batch was committed by `node` under `incarnation`. An error is a broken law: a dot was bound twice.
+    pub fn committed(
+        &mut self,
+        node: usize,
+        incarnation: Incarnation,
+        batch: &Batch,
+        synced: bool,
+    ) -> Result<(), String> {
+        let disk = self.disks.entry(node).or_default();
+        disk.commits += 1;
+        let commit = disk.commits;
+        if synced {
+            disk.synced = commit;
+        }
+        for op in batch {
+            let Op::Put { space, key, value } = op else { continue };
+            match space {
+                Space::Log => {
+                    let Some((partition, dot, op_id)) = inspect_log(key, value) else { continue };
+                    self.saw(node, incarnation, (partition, dot), op_id)?;
+                    if let Some(op_id) = op_id {
+                        let held = self.held.entry((node, op_id)).or_default();
+                        held.owner = true;
+                        held.commit.get_or_insert(commit);
+                    }
+                }
+                Space::Hints => {
+                    let Some((partition, owner, delta)) = inspect_hint(key, value) else { continue };
+                    for mutation in &delta.mutations {
+                        self.saw(node, incarnation, (partition, mutation.dot), delta.op_id)?;
+                    }
+                    if let Some(op_id) = delta.op_id {
+                        let held = self.held.entry((node, op_id)).or_default();
+                        held.hints_for.insert(owner);
+                        held.commit.get_or_insert(commit);
+                    }
+                }
+                Space::Rows | Space::Meta => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn saw(&mut self, node: usize, incarnation: Incarnation, at: GlobalDot, op_id: Option<OpId>) -> Result<(), String> {
+        match self.operation.get(&at) {
+            Some(known) if *known != op_id => {
+                return Err(format!("dot {:?} of {:?} is bound to {known:?} and to {op_id:?}", at.1, at.0));
+            }
+            Some(_) => {}
+            None => {
+                self.operation.insert(at, op_id);
+            }
+        }
+        if at.1.incarnation == incarnation
+            && let Some(op_id) = op_id
+        {
+            self.minted.entry(op_id).or_default().entry(at).or_insert(node);
+        }
+        Ok(())
+    }
+
+    pub fn synced(&mut self, node: usize) {
+        let disk = self.disks.entry(node).or_default();
+        disk.synced = disk.commits;
+    }
+
+    /// A power cut took the last `taken` commits of a node; a wipe all of them.
+    pub fn forgot(&mut self, node: usize, taken: Option<u64>, now_us: u64) {
+        let disk = self.disks.entry(node).or_default();
+        let kept = taken.map_or(0, |taken| disk.commits - taken);
+        disk.synced = disk.commits;
+        self.losses.push((now_us, node));
+        for ((at, _), held) in &mut self.held {
+            if *at == node && held.commit.is_some_and(|commit| commit > kept) {
+                held.commit = None;
+            }
+        }
+    }
+
+    /// Did the node hold the operation when it said so: as an owner, or as a hint for `place`?
+    pub fn ever_held(&self, node: usize, op_id: OpId, place: Option<NodeId>) -> bool {
+        self.held.get(&(node, op_id)).is_some_and(|held| match place {
+            None => held.owner,
+            Some(owner) => held.hints_for.contains(&owner),
+        })
+    }
+
+    /// Had the node synced the operation?
+    pub fn is_durable(&self, node: usize, op_id: OpId) -> bool {
+        let synced = self.disks.get(&node).map_or(0, |disk| disk.synced);
+        self.held.get(&(node, op_id)).is_some_and(|held| held.commit.is_some_and(|commit| commit <= synced))
+    }
+
+    pub fn minted(&self, op_id: OpId) -> impl Iterator<Item = (GlobalDot, usize)> + '_ {
+        self.minted.get(&op_id).into_iter().flatten().map(|(dot, node)| (*dot, *node))
+    }
+
+    /// Was the operation minted by one node only, and none of it lost? Only then its order among others is known.
+    pub fn is_plain(&self, op_id: OpId) -> bool {
+        let nodes: BTreeSet<usize> = self.minted(op_id).map(|(_, node)| node).collect();
+        nodes.len() == 1 && !self.is_lost(op_id)
+    }
+
+    /// Was the operation minted exactly once, and not lost?
+    pub fn is_single(&self, op_id: OpId) -> bool {
+        self.minted(op_id).count() == 1 && !self.is_lost(op_id)
+    }
+
+    /// Did all disks that held some dot of the operation lose it? Then nobody can be asked for it.
+    pub fn is_lost(&self, op_id: OpId) -> bool {
+        self.minted(op_id).any(|(dot, _)| self.lost.contains(&dot))
+    }
+
+    pub fn lost(&self) -> usize {
+        self.lost.len()
+    }
+
+    /// Notes the dots in `before` that no disk in `after` has any more.
+    pub fn note_lost(&mut self, before: &Knowledge, after: &[Knowledge]) -> usize {
+        let mut count = 0;
+        for at in before.dots() {
+            if !after.iter().any(|disk| disk.has(at)) && self.lost.insert(at) {
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Did some node forget something in this stretch of time?
+    pub fn forgot_between(&self, from_us: u64, to_us: u64) -> bool {
+        self.losses.iter().any(|(at_us, _)| (from_us..=to_us).contains(at_us))
+    }
+}
+
+/// Everything one disk knows.
+#[derive(Default)]
+pub struct Knowledge {
+    seen: BTreeMap<Partition, Context>,
+    hinted: BTreeSet<GlobalDot>,
+}
+
+impl Knowledge {
+    pub fn read(disk: &dyn Storage, partitions: u16) -> Result<Self, StoreError> {
+        let mut knowledge = Self::default();
+        for partition in (0..partitions).map(Partition) {
+            let state = inspect(disk, partition)?;
+            if !state.seen.is_empty() {
+                knowledge.seen.insert(partition, state.seen);
+            }
+        }
+        disk.scan(Space::Hints, &[], &[u8::MAX; 32], &mut |key, value| {
+            if let Some((partition, _, delta)) = inspect_hint(key, value) {
+                knowledge.hinted.extend(delta.mutations.iter().map(|mutation| (partition, mutation.dot)));
+            }
+            true
+        })?;
+        Ok(knowledge)
+    }
+
+    fn has(&self, at: GlobalDot) -> bool {
+        self.hinted.contains(&at) || self.seen.get(&at.0).is_some_and(|seen| seen.contains(at.1))
+    }
+
+    fn dots(&self) -> impl Iterator<Item = GlobalDot> + '_ {
+        let seen = self.seen.iter().flat_map(|(partition, seen)| {
+            let vector = seen
+                .vector()
+                .flat_map(|(incarnation, upto)| (1..=upto).map(move |counter| Dot { incarnation, counter }));
+            vector.chain(seen.cloud()).map(|dot| (*partition, dot))
+        });
+        seen.chain(self.hinted.iter().copied())
+    }
+}

@@ -1,0 +1,139 @@
+//! WHETHER it holds: the real node code of a whole cluster in one thread, driven by one seed, in a world that tries to break it.
+//!
+//! ```text
+//!   seed ──> plan (cluster, load, every fault with its moment)
+//!               │
+//!   heap of events ──> world ──┬── node: real Shard + simulated disk + two clocks
+//!               ^              ├── network: loss, delay, doubles, cuts
+//!               └──────────────┴── clients: operations, retries ──> history
+//!                                        every batch ──> ghost (which disk held what, when)
+//!   phase one hurts; phase two heals ──> check/*: one file for each promise
+//! ```
+//! Same seed, same trace, on every machine: nothing here reads a clock, the environment or the order of a hash map. The checkers
+//! believe the history and the disks, never a node's word.
+//!
+//! It does not simulate threads, QUIC, RocksDB or membership: those have tests of their own.
+
+pub mod check;
+pub mod disk;
+pub mod ghost;
+pub mod history;
+pub mod load;
+pub mod plan;
+pub mod random;
+pub mod trace;
+pub mod world;
+
+use std::collections::BTreeMap;
+
+use check::{Violation, convergence};
+use plan::Plan;
+use random::Random;
+use trace::Trace;
+use world::World;
+
+/// How a run is made. The defaults are what the tests run.
+#[derive(Clone, Debug)]
+pub struct SimOptions {
+    /// How long phase one lasts, in microseconds of simulated time.
+    pub hurt_us: u64,
+    /// Within this much simulated time after healing all owners must hold the same.
+    pub level_within_us: u64,
+    /// Within this much nothing may be left in hints and logs.
+    pub idle_within_us: u64,
+    /// Keep a readable line for each event: the last ones, or all.
+    pub lines: Lines,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lines {
+    None,
+    Tail,
+    All,
+}
+
+impl Default for SimOptions {
+    fn default() -> Self {
+        Self { hurt_us: 8_000_000, level_within_us: 30_000_000, idle_within_us: 60_000_000, lines: Lines::None }
+    }
+}
+
+/// What came of one seed.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub seed: u64,
+    pub violation: Option<Violation>,
+    /// Equal for equal seeds, on every machine.
+    pub trace_hash: u64,
+    /// How often each fault and each rare path was met.
+    pub coverage: BTreeMap<String, u64>,
+    pub events: u64,
+    pub simulated_us: u64,
+    /// Simulated time from healing until all owners held the same.
+    pub level_after_us: u64,
+    pub lines: Vec<String>,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, options: &SimOptions) -> Verdict {
+    run_plan(seed, Plan::draw(&Random::new(seed), options.hurt_us), options)
+}
+
+/// Runs a plan. The seed draws what the plan leaves open: delays, clients' choices, identities.
+pub fn run_plan(seed: u64, plan: Plan, options: &SimOptions) -> Verdict {
+    let trace = Trace::new(options.lines != Lines::None, options.lines == Lines::All);
+    let hurt_us = plan.hurt_us;
+    let mut world = World::new(seed, plan, trace);
+    world.run_until(hurt_us);
+    let level_after_us = heal(&mut world, options);
+    world.finish();
+    Verdict {
+        seed,
+        violation: world.violation.take(),
+        trace_hash: world.trace.hash(),
+        coverage: std::mem::take(&mut world.coverage),
+        events: world.trace.events,
+        simulated_us: world.now_us,
+        level_after_us,
+        lines: world.trace.into_lines(),
+    }
+}
+
+/// Phase two. Gives the time until all was equal.
+fn heal(world: &mut World, options: &SimOptions) -> u64 {
+    if world.violation.is_some() {
+        return 0;
+    }
+    world.heal();
+    let healed_us = world.now_us;
+    let mut level_after_us = None;
+    while world.violation.is_none() {
+        world.run_until(world.now_us + 500_000);
+        let since_us = world.now_us - healed_us;
+        if level_after_us.is_none() {
+            match convergence::equal(world) {
+                Ok(()) if !world.is_calling() => level_after_us = Some(since_us),
+                Ok(()) => {}
+                Err(message) if since_us > options.level_within_us => world.violate("convergence", message),
+                Err(_) => {}
+            }
+        } else {
+            match convergence::idle(world) {
+                Ok(()) => break,
+                Err(message) if since_us > options.idle_within_us => world.violate("idle", message),
+                Err(_) => {}
+            }
+        }
+    }
+    if world.violation.is_none()
+        && let Err(message) = convergence::equal(world)
+    {
+        world.violate("convergence", format!("level before and not any more: {message}"));
+    }
+    if world.violation.is_none()
+        && let Err((checker, message)) = check::final_state(world)
+    {
+        world.violate(checker, message);
+    }
+    level_after_us.unwrap_or(0)
+}

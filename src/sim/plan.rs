@@ -1,0 +1,169 @@
+//! What one seed holds: the cluster, the weather, the load, and every fault with its moment, drawn before anything runs.
+
+use super::random::Random;
+
+/// The kinds of fault, each of which a seed may leave out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    Kill,
+    PowerCut,
+    Blackout,
+    Restart,
+    Wipe,
+    Pause,
+    Slow,
+    Cut,
+    CutOneWay,
+    Isolate,
+    Split,
+    Suspect,
+    ClockStep,
+    Weather,
+    LinkReset,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 15] = [
+        Kind::Kill,
+        Kind::PowerCut,
+        Kind::Blackout,
+        Kind::Restart,
+        Kind::Wipe,
+        Kind::Pause,
+        Kind::Slow,
+        Kind::Cut,
+        Kind::CutOneWay,
+        Kind::Isolate,
+        Kind::Split,
+        Kind::Suspect,
+        Kind::ClockStep,
+        Kind::Weather,
+        Kind::LinkReset,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Kill => "kill",
+            Kind::PowerCut => "power_cut",
+            Kind::Blackout => "blackout",
+            Kind::Restart => "clean_restart",
+            Kind::Wipe => "wipe",
+            Kind::Pause => "pause",
+            Kind::Slow => "slow",
+            Kind::Cut => "cut",
+            Kind::CutOneWay => "cut_one_way",
+            Kind::Isolate => "isolate",
+            Kind::Split => "split",
+            Kind::Suspect => "false_suspicion",
+            Kind::ClockStep => "clock_step",
+            Kind::Weather => "bad_weather",
+            Kind::LinkReset => "link_reset",
+        }
+    }
+}
+
+/// One fault: what, where, for how long. Nodes are numbers from 0.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    pub at_us: u64,
+    pub kind: Kind,
+    pub node: usize,
+    pub other: usize,
+    pub for_us: u64,
+    /// A draw for whatever else the kind needs: a mask of nodes, a clock's step.
+    pub draw: u64,
+}
+
+/// What the network does to messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub loss_ppm: u32,
+    pub double_ppm: u32,
+    pub delay_min_us: u64,
+    pub delay_max_us: u64,
+    /// This many are delayed by up to `tail_us` more.
+    pub tail_ppm: u32,
+    pub tail_us: u64,
+}
+
+impl Weather {
+    pub const FAIR: Self =
+        Self { loss_ppm: 0, double_ppm: 0, delay_min_us: 100, delay_max_us: 600, tail_ppm: 0, tail_us: 0 };
+}
+
+/// A whole scenario.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub nodes: usize,
+    pub replicas: u8,
+    pub partitions: u16,
+    pub clients: usize,
+    /// Keys of each kind.
+    pub keys: u64,
+    /// A client rests this long at most between two calls.
+    pub rest_us: u64,
+    pub hurt_us: u64,
+    pub weather: Weather,
+    /// How often a node syncs its disk without being asked.
+    pub sync_every_us: u64,
+    pub skew_ms: u64,
+    pub hint_bytes_max: u64,
+    /// One turn in a million of these ends in a crash between the commit and the sending.
+    pub crash_at_turn_ppm: u32,
+    pub faults: Vec<Fault>,
+}
+
+impl Plan {
+    pub fn draw(random: &Random, hurt_us: u64) -> Self {
+        let mut draw = random.fork("plan");
+        let nodes = draw.between(3, 9).min(draw.between(3, 9)) as usize;
+        let replicas = if draw.chance(850_000) { 3 } else { draw.between(2, 5).min(nodes as u64) as u8 };
+        let everything = draw.chance(500_000);
+        let on: Vec<Kind> = Kind::ALL.into_iter().filter(|_| everything || draw.chance(400_000)).collect();
+        let harsh = Weather {
+            loss_ppm: draw.below(60_000) as u32,
+            double_ppm: draw.below(100_000) as u32,
+            delay_min_us: 200,
+            delay_max_us: draw.between(1_000, 20_000),
+            tail_ppm: draw.below(50_000) as u32,
+            tail_us: draw.between(10_000, 3_000_000),
+        };
+        let weather = if on.contains(&Kind::Weather) { harsh } else { Weather::FAIR };
+        let gap_us = draw.between(200_000, 3_000_000);
+        let mut faults = Vec::new();
+        let mut at_us = draw.between(50_000, gap_us);
+        while at_us < hurt_us && !on.is_empty() {
+            let kind = *draw.pick(&on);
+            let for_us =
+                if draw.chance(700_000) { draw.between(50_000, 2_000_000) } else { draw.between(1_000_000, 8_000_000) };
+            faults.push(Fault {
+                at_us,
+                kind,
+                node: draw.below(nodes as u64) as usize,
+                other: draw.below(nodes as u64) as usize,
+                for_us,
+                draw: draw.next(),
+            });
+            at_us += draw.between(20_000, gap_us);
+        }
+        Self {
+            nodes,
+            replicas,
+            partitions: *draw.pick(&[1, 2, 4, 8]),
+            clients: draw.between(2, 6) as usize,
+            keys: *draw.pick(&[1, 2, 2, 5]),
+            rest_us: *draw.pick(&[5_000, 30_000, 100_000]),
+            hurt_us,
+            weather,
+            sync_every_us: *draw.pick(&[5_000, 50_000, 1_000_000]),
+            skew_ms: if on.contains(&Kind::ClockStep) { draw.between(0, 300) } else { 0 },
+            hint_bytes_max: if draw.chance(100_000) { draw.between(200, 5_000) } else { 1 << 20 },
+            crash_at_turn_ppm: if on.contains(&Kind::Kill) && draw.chance(500_000) {
+                draw.below(300) as u32
+            } else {
+                0
+            },
+            faults,
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What nodes say to each other.
+//!
+//! A frame carries any number of messages; each names its partition, so that the receiver hands it to the lane that keeps it. Answers
+//! carry the asker's ticket back. Nothing here is authoritative by arriving: a lost, late or repeated message is harmless, because
+//! deltas and rows merge under contexts.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::data::clock::Stamp;
+use crate::data::context::Context;
+use crate::data::id::{Dot, NodeId, OpId, Partition};
+use crate::data::mutation::Delta;
+use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
+use crate::data::path::Path;
+use crate::data::row::Row;
+
+/// Asker's number for a request under way; the lane is in its top byte.
+pub type Ticket = u64;
+
+/// A peer message with the partition that it is about.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PeerMessage {
+    pub partition: Partition,
+    pub body: Body,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Body {
+    /// Keep this. As an owner, or (`hint_for`) as a stand-in for that owner. `sync`: fsync before acknowledging.
+    Replicate {
+        ticket: Ticket,
+        delta: Delta,
+        hint_for: Option<NodeId>,
+        sync: bool,
+    },
+    ReplicateAck {
+        ticket: Ticket,
+        result: Result<Kept, Refusal>,
+    },
+    /// Send these rows. `digest`: of the asker's own; equal rows are answered by `Same`.
+    Read {
+        ticket: Ticket,
+        key: Key,
+        scope: Scope,
+        digest: Option<u128>,
+        op_id: Option<OpId>,
+    },
+    ReadReply {
+        ticket: Ticket,
+        result: Result<Reading, Refusal>,
+    },
+    /// Coordinate this; you own its partition.
+    Forward {
+        ticket: Ticket,
+        request: Request,
+    },
+    ForwardReply {
+        ticket: Ticket,
+        response: Box<Response>,
+    },
+    /// Read repair: rows as merged, and the dots that the receiver holds but that were found removed. Acknowledged as a delta is,
+    /// if there is a ticket.
+    Repair {
+        ticket: Option<Ticket>,
+        key: Key,
+        rows: Vec<RepairRow>,
+        sync: bool,
+    },
+    /// What I have seen of this partition.
+    Report {
+        seen: Context,
+    },
+    /// Send what I have not seen.
+    Pull {
+        have: Context,
+    },
+    PullReply {
+        context: Context,
+        entries: Vec<LogRow>,
+        more: bool,
+        trimmed: bool,
+    },
+    /// Full sync: send the rows after this one.
+    SyncPull {
+        after: Option<Bytes>,
+    },
+    SyncPage {
+        context: Context,
+        after: Option<Bytes>,
+        rows: Vec<(Bytes, Row)>,
+        next: Option<Bytes>,
+    },
+    Scan {
+        ticket: Ticket,
+        scan: ScanRequest,
+    },
+    ScanReply {
+        ticket: Ticket,
+        page: Result<ScanPage, RequestError>,
+    },
+}
+
+/// How a delta was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    pub fsynced: bool,
+    /// A row holds a newer stamp than the one brought: the coordinator must stamp again above it.
+    pub newer: Option<Stamp>,
+}
+
+/// Why a replica did not do as asked. Nothing was changed there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Not an owner of this partition in the replica's layout.
+    NotOwner {
+        layout: u64,
+    },
+    /// The delta is stamped too far ahead of the replica's clock.
+    ClockAhead {
+        bound_ms: u64,
+    },
+    /// No room for another hint.
+    HintsFull,
+    StoreFailed {
+        cause: String,
+    },
+}
+
+/// Which rows of a key a request is about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Scope {
+    /// The string: register, counter, deadlines.
+    Text,
+    Flag,
+    Siblings,
+    Fields(Vec<Bytes>),
+    AllFields,
+    Members(Vec<Bytes>),
+    AllMembers,
+    /// The first [`GLANCE`] rows of each component: enough to tell what a key is and when it ends.
+    Glance,
+    Everything,
+}
+
+/// Rows of each component in a glance. A component with fewer is all there.
+pub const GLANCE: usize = 64;
+
+/// A replica's rows of a scope.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Reading {
+    pub rows: Rows,
+    /// The replica knows the operation id asked about, under this dot.
+    pub op_known: Option<Dot>,
+    /// A stand-in's answer: it may add to what owners say, and its silence means nothing.
+    pub stand_in: bool,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Rows {
+    /// Equal to the asker's.
+    Same,
+    /// With what the replica knows of the partition, which is what makes an absent row mean "removed".
+    Held { rows: Vec<(Path, Row)>, context: Context },
+    /// A stand-in's hints for this key.
+    Hinted { deltas: Vec<Delta> },
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RepairRow {
+    pub path: Path,
+    pub row: Option<Row>,
+    pub removed: Vec<Dot>,
+}
+
+/// A log entry with the present state of the rows that it touched.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LogRow {
+    pub dot: Dot,
+    pub key: Key,
+    pub rows: Vec<(Path, Option<Row>)>,
+    pub op_id: Option<OpId>,
+    pub remember: bool,
+    pub made: crate::data::clock::Hlc,
+}

@@ -1,0 +1,7 @@
+//! WHAT is said, between nodes and with native clients, and how it becomes bytes. Pure.
+
+pub mod client;
+pub mod codec;
+pub mod frame;
+pub mod message;
+pub mod status;
