@@ -753,7 +753,9 @@ mod tests {
                 true => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified.clone()))),
                 false => builder.with_no_client_auth(),
             };
-            let (near, far) = tokio::io::duplex(64 << 10);
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let far = listener.accept().await.unwrap().0;
             let serve = async move {
                 let mut stream = acceptor.accept(far).await?;
                 tokio::io::AsyncWriteExt::write_all(&mut stream, b"+PONG").await?;

@@ -50,6 +50,13 @@ impl View {
         Self { up: vec![true; self.up.len()], ..self.clone() }
     }
 
+    /// The same layout with `up[i]` for each of its members. Whoever it does not reach is down.
+    pub fn with_flags(&self, up: &[bool]) -> Self {
+        let mut up = up.to_vec();
+        up.resize(self.up.len(), false);
+        Self { up, ..self.clone() }
+    }
+
     /// The same with one member up or down. A stranger changes nothing.
     pub fn with_up(&self, node: NodeId, up: bool) -> Self {
         let mut view = self.clone();

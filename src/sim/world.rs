@@ -151,7 +151,8 @@ pub struct World {
     pub plan: Plan,
     pub now_us: u64,
     pub nodes: Vec<Node>,
-    pub layout: Arc<Layout>,
+    /// Of the layout that all share; who is up differs from node to node.
+    base: View,
     pub history: History,
     pub ghost: Ghost,
     pub coverage: BTreeMap<String, u64>,
@@ -182,8 +183,8 @@ impl World {
         let random = Random::new(seed);
         let mut chaos = random.fork("chaos");
         let mut identity = random.fork("identity");
-        let layout = Arc::new(layout(&plan));
-        let ids: Vec<NodeId> = layout.members.iter().map(|member| member.id).collect();
+        let base = View::new(Arc::new(layout(&plan)));
+        let ids: Vec<NodeId> = base.layout.members.iter().map(|member| member.id).collect();
         let count = ids.len();
         let nodes = ids
             .into_iter()
@@ -209,7 +210,7 @@ impl World {
         let mut world = Self {
             now_us: 0,
             nodes,
-            layout,
+            base,
             history: History::default(),
             ghost: Ghost::default(),
             coverage: BTreeMap::new(),
@@ -301,7 +302,7 @@ impl World {
 
     /// The layout as a node sees it.
     pub fn view_of(&self, node: usize) -> Arc<View> {
-        view(&self.layout, &self.nodes[node].up)
+        Arc::new(self.base.with_flags(&self.nodes[node].up))
     }
 
     /// Collects what the nodes have counted.
@@ -404,7 +405,7 @@ impl World {
             self.nodes[at].incarnation = Incarnation(self.identity.next());
             self.count("sim_incarnations_minted", 1);
         }
-        let view = view(&self.layout, &reality);
+        let view = Arc::new(self.base.with_flags(&reality));
         let now = self.now_of(at);
         let mut options = ShardOptions::new(self.nodes[at].id);
         options.hint_bytes_max = self.plan.hint_bytes_max;
@@ -582,7 +583,7 @@ impl World {
         }
         self.nodes[at].up[of] = up;
         self.trace.line(|| format!("{:>10} {at} believes {of} is {}", self.now_us, if up { "up" } else { "down" }));
-        let view = view(&self.layout, &self.nodes[at].up);
+        let view = self.view_of(at);
         self.push_input(at, Input::View(view));
     }
 
@@ -926,9 +927,4 @@ fn layout(plan: &Plan) -> Layout {
         })
         .collect();
     Layout { version: 1, parent: 0, replicas: plan.replicas, partitions: plan.partitions, members }
-}
-
-/// The one place where views are made: `up[i]` speaks of `layout.members[i]`.
-fn view(layout: &Arc<Layout>, up: &[bool]) -> Arc<View> {
-    Arc::new(View { layout: layout.clone(), up: up.to_vec() })
 }
