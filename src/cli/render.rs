@@ -300,8 +300,7 @@ mod tests {
         let told = receipt(&answer(), false, &asked, &Names(&layout()));
         assert_eq!(
             told,
-            "\
-  asked         write quorum: 2 acknowledgements
+            "  asked         write quorum: 2 acknowledgements
   coordinator   n2 (zone b), layout 7, 834 us
   acknowledged  n2  owner            zone b
                 n1  owner            zone a  fsynced

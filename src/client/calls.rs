@@ -207,7 +207,7 @@ impl Calls {
         key: Option<&Key>,
         question: impl Fn(u64) -> ClientMessage,
         wanted: &'static str,
-        read: impl Fn(ServerMessage) -> Result<T, ServerMessage>,
+        read: impl Fn(ServerMessage) -> Result<T, Box<ServerMessage>>,
     ) -> Result<T, ClientError> {
         let mut tries = Tries::begin(self, self.options.timeout, false);
         loop {

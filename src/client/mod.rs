@@ -378,7 +378,7 @@ impl Client {
         self.calls
             .ask_any(Some(&key), question, "whereabouts", |message| match message {
                 ServerMessage::Where { whereabouts, .. } => Ok(whereabouts),
-                other => Err(other),
+                other => Err(Box::new(other)),
             })
             .await
     }

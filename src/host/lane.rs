@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -111,6 +111,7 @@ pub struct LaneSender {
 
 impl LaneSender {
     /// Gives the input back when the lane has more waiting than it can take.
+    #[allow(clippy::result_large_err, reason = "what comes back is what was given, by move")]
     pub fn try_send(&self, input: LaneInput) -> Result<(), LaneInput> {
         self.inputs.try_send(input).map_err(|error| match error {
             TrySendError::Full(input) | TrySendError::Disconnected(input) => input,
@@ -194,10 +195,7 @@ impl Lane {
             if stop || result.is_err() || taken >= TURN_INPUTS_MAX || turn.bytes() >= TURN_BYTES_MAX {
                 break;
             }
-            input = match self.receiver.try_recv() {
-                Ok(input) => Some(input),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            input = self.receiver.try_recv().ok();
         }
         if self.failed.is_none() {
             let result = result.and_then(|()| {

@@ -55,7 +55,7 @@ impl Exchange {
     /// Begins a round. True: report everything again.
     pub fn begin_round(&mut self, now_us: u64) {
         self.rounds += 1;
-        if self.rounds % REFRESH_ROUNDS == 0 {
+        if self.rounds.is_multiple_of(REFRESH_ROUNDS) {
             self.reported.clear();
         }
         self.pulls.retain(|_, pull| pull.deadline_us > now_us);

@@ -443,7 +443,7 @@ impl Shard {
                 let others = view.owners(partition).filter(|peer| *peer != me);
                 let cut = self.exchange.stable(partition, &state.seen, others);
                 let ready = state.log_start.lacks(&cut);
-                if ready >= TRIM_MIN || (ready > 0 && self.rounds % TRIM_ALL_ROUNDS == 0) {
+                if ready >= TRIM_MIN || (ready > 0 && self.rounds.is_multiple_of(TRIM_ALL_ROUNDS)) {
                     stable.push((partition, cut));
                 }
             }

@@ -149,7 +149,7 @@ fn anything(
         12 | 13 => Op::Increment { by, integer: random.chance(500_000) },
         14 | 15 => Op::SetAdd { members },
         16 => Op::SetRemove { members },
-        17 => Op::SetPick { count: 1, repeat: false, remove: random.chance(500_000), seed: random.next() },
+        17 => Op::SetPick { count: 1, repeat: false, remove: random.chance(500_000), seed: random.draw() },
         18 | 19 => Op::HashSet {
             fields: members.into_iter().map(|field| (field, by.to_string().into())).collect(),
             absent_only: random.chance(300_000),

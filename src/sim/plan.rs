@@ -142,7 +142,7 @@ impl Plan {
                 node: draw.below(nodes as u64) as usize,
                 other: draw.below(nodes as u64) as usize,
                 for_us,
-                draw: draw.next(),
+                draw: draw.draw(),
             });
             at_us += draw.between(20_000, gap_us);
         }

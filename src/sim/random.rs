@@ -20,14 +20,14 @@ impl Random {
         Self { state: mix64(self.state ^ hash64(name.as_bytes())) }
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix64(self.state)
     }
 
     /// A number below `bound`; 0 for a bound of 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64 }
+        if bound == 0 { 0 } else { ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64 }
     }
 
     /// From `low` to `high`, both included.
@@ -59,8 +59,8 @@ mod tests {
     #[test]
     fn streams_are_pinned_and_apart() {
         let mut one = Random::new(1);
-        assert_eq!(one.fork("net").next(), Random::new(1).fork("net").next());
-        assert_ne!(one.fork("net").next(), one.fork("disk").next());
+        assert_eq!(one.fork("net").draw(), Random::new(1).fork("net").draw());
+        assert_ne!(one.fork("net").draw(), one.fork("disk").draw());
         let drawn: Vec<u64> = (0..4).map(|_| one.below(1000)).collect();
         assert_eq!(drawn, {
             let mut again = Random::new(1);

@@ -192,7 +192,7 @@ impl World {
                 id,
                 disk: SimDisk::default(),
                 shard: None,
-                incarnation: Incarnation(identity.next()),
+                incarnation: Incarnation(identity.draw()),
                 clean: false,
                 process: 0,
                 paused_until: 0,
@@ -320,7 +320,7 @@ impl World {
 
     fn after(&mut self, wait_us: u64, event: Event) {
         self.number += 1;
-        let item = Item { at_us: self.now_us + wait_us, tie: self.ties.next(), number: self.number, event };
+        let item = Item { at_us: self.now_us + wait_us, tie: self.ties.draw(), number: self.number, event };
         self.heap.push(item);
     }
 
@@ -402,7 +402,7 @@ impl World {
             .collect();
         let clean = std::mem::take(&mut self.nodes[at].clean);
         if !clean && self.now_us > 0 {
-            self.nodes[at].incarnation = Incarnation(self.identity.next());
+            self.nodes[at].incarnation = Incarnation(self.identity.draw());
             self.count("sim_incarnations_minted", 1);
         }
         let view = Arc::new(self.base.with_flags(&reality));
@@ -477,13 +477,13 @@ impl World {
         if crash {
             self.count("crash_between_commit_and_send", 1);
             let down_us = self.chaos.between(10_000, 3_000_000);
-            self.kill(at, self.now_us % 2 == 0, down_us);
+            self.kill(at, self.now_us.is_multiple_of(2), down_us);
             return;
         }
         let node = &mut self.nodes[at];
         let shard = node.shard.as_mut().expect("it just ran");
         if shard.take_amnesia() {
-            let incarnation = Incarnation(self.identity.next());
+            let incarnation = Incarnation(self.identity.draw());
             shard.reincarnate(incarnation);
             node.incarnation = incarnation;
             self.count("amnesia", 1);
@@ -765,7 +765,7 @@ impl World {
         let wall_ms = WALL_START_MS + self.now_us / 1_000;
         let (key, op, read) = load::draw(&mut self.load, self.plan.keys, number, wall_ms, &self.clients[client].read);
         let mut random = [0; 10];
-        random[..8].copy_from_slice(&self.load.next().to_be_bytes());
+        random[..8].copy_from_slice(&self.load.draw().to_be_bytes());
         random[8..].copy_from_slice(&(number as u16).to_be_bytes());
         let request = Request {
             key,

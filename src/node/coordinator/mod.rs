@@ -1225,9 +1225,8 @@ fn restamped(delta: &Delta, mint: &mut Mint) -> Vec<Mutation> {
         .map(|mutation| {
             let mut effects = mutation.effects.clone();
             for effect in &mut effects {
-                match &mut effect.put {
-                    Some(Put::Register { stamp: held, .. } | Put::Deadline { stamp: held, .. }) => *held = stamp,
-                    _ => {}
+                if let Some(Put::Register { stamp: held, .. } | Put::Deadline { stamp: held, .. }) = &mut effect.put {
+                    *held = stamp;
                 }
                 if effect.path.component == Component::Field {
                     // The field's first round is superseded by name, like any write that was seen.

@@ -13,8 +13,11 @@ use super::super::world::World;
 use super::Objects;
 use crate::data::op::{Key, Op};
 
+/// Who wrote what, by key and field.
+type Stories<'a> = BTreeMap<(Key, Option<Bytes>), Vec<(&'a Call, Option<Bytes>)>>;
+
 pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
-    let mut stories: BTreeMap<(Key, Option<Bytes>), Vec<(&Call, Option<Bytes>)>> = BTreeMap::new();
+    let mut stories: Stories<'_> = BTreeMap::new();
     for (_, call) in world.history.mutations(b'r').chain(world.history.mutations(b'h')) {
         if !call.may_have_happened() {
             continue;

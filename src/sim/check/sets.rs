@@ -59,7 +59,7 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
             if story.adds.is_empty() {
                 return Err(format!("{key:?} {member:?} is there and nobody added it"));
             }
-            if story.adds.iter().all(|add| removed(add)) {
+            if story.adds.iter().all(removed) {
                 return Err(format!(
                     "{key:?} {member:?} was removed and is back; adds {:?}; removes {:?}; rows {:?}",
                     story.adds,

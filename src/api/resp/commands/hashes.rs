@@ -36,7 +36,7 @@ pub const COMMANDS: &[Command] = &[
 
 fn hset(call: &mut Call<'_>) -> Result<Plan, Refusal> {
     let pairs = &call.arguments[2..];
-    if pairs.len() % 2 != 0 {
+    if !pairs.len().is_multiple_of(2) {
         return Err(refusal::wrong_arity(call.name));
     }
     // Of a field named twice the last value stands.

@@ -169,7 +169,7 @@ fn mget(call: &mut Call<'_>) -> Result<Plan, Refusal> {
 /// Each key is set by itself: after an error some may be set.
 fn mset(call: &mut Call<'_>) -> Result<Plan, Refusal> {
     let pairs = &call.arguments[1..];
-    if pairs.len() % 2 != 0 {
+    if !pairs.len().is_multiple_of(2) {
         return Err(refusal::wrong_arity("mset"));
     }
     // Of a key named twice the last value stands; the parts run at once, so it must be named once.

@@ -264,7 +264,7 @@ fn put(call: &mut Call<'_>) -> Result<Plan, Refusal> {
 
 /// A context from its hexadecimal text.
 fn context(text: &[u8]) -> Option<Bytes> {
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return None;
     }
     let digit = |byte: u8| char::from(byte).to_digit(16);
