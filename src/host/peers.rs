@@ -191,11 +191,12 @@ struct Links {
 }
 
 impl Peers {
-    /// Starts accepting. Must be called inside the tokio runtime the endpoint was bound in. No member is known yet.
+    /// Must be called inside the tokio runtime the endpoint was bound in. No member is known yet, and so nobody is let in: whoever
+    /// arrives waits for [`Peers::set_members`].
     pub fn start(me: NodeId, endpoint: Endpoint, inbound: Arc<dyn Inbound>, options: PeersOptions) -> Self {
-        let peers = Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             me,
-            endpoint: endpoint.clone(),
+            endpoint,
             inbound,
             options,
             peers: RwLock::default(),
@@ -203,13 +204,11 @@ impl Peers {
             clients_refused: AtomicU64::new(0),
             strangers_refused: AtomicU64::new(0),
             acceptor: Mutex::new(None),
-        }));
-        let acceptor = tokio::spawn(accept(endpoint, Arc::downgrade(&peers.0)));
-        *hold(&peers.0.acceptor) = Some(acceptor);
-        peers
+        }))
     }
 
-    /// From now on exactly these are members; this node itself is left out. Who is no longer one, or has moved, loses its links.
+    /// From now on exactly these are members; this node itself is left out. Who is no longer one, or has moved, loses its links. The
+    /// first call opens the door: before it a member would be refused as a stranger.
     pub fn set_members(&self, members: impl IntoIterator<Item = PeerMember>) {
         let mut wanted: BTreeMap<NodeId, PeerMember> =
             members.into_iter().filter(|member| member.id != self.0.me).map(|member| (member.id, member)).collect();
@@ -233,6 +232,8 @@ impl Peers {
         for peer in gone {
             self.0.part(&peer);
         }
+        let accept = || tokio::spawn(accept(self.0.endpoint.clone(), Arc::downgrade(&self.0)));
+        hold(&self.0.acceptor).get_or_insert_with(accept);
     }
 
     /// Takes one frame for a member; never waits.
