@@ -1,7 +1,7 @@
 //! The way into a node: what every door holds.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, Weak};
 
 use tokio::sync::oneshot;
 
@@ -19,6 +19,19 @@ use crate::wire::status::{NodeStatus, PeerStatus};
 #[derive(Clone)]
 pub struct Handle {
     inner: Arc<Inner>,
+}
+
+/// The same for who must not keep the node from ending: the store closes only when the last [`Handle`] is gone.
+#[derive(Clone)]
+pub struct WeakHandle {
+    inner: Weak<Inner>,
+}
+
+impl WeakHandle {
+    /// `None`: the node has ended.
+    pub fn upgrade(&self) -> Option<Handle> {
+        Some(Handle { inner: self.inner.upgrade()? })
+    }
 }
 
 struct Inner {
@@ -54,6 +67,10 @@ impl Handle {
             stopping: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    pub fn downgrade(&self) -> WeakHandle {
+        WeakHandle { inner: Arc::downgrade(&self.inner) }
     }
 
     /// Runs a request. Always answers; a node that has too much under way answers `Overloaded` at once and does nothing.
@@ -195,6 +212,18 @@ impl Handle {
         counters.insert("commits_total".into(), common.commits.load(Ordering::Relaxed));
         counters.insert("commit_steps_total".into(), common.commit_inputs.load(Ordering::Relaxed));
         counters.insert("syncs_under_way".into(), sum.pulls);
+        let (net, (clients, strangers)) = (common.peers.net_counts(), common.peers.refused());
+        for (name, count) in [
+            ("links_accepted_total", net.links_accepted),
+            ("handshakes_failed_total", net.handshakes_failed),
+            ("clients_refused_total", clients),
+            ("strangers_refused_total", strangers),
+            ("frames_broken_total", net.bad_frames),
+            ("frames_refused_total", common.traffic.refused.load(Ordering::Relaxed)),
+            ("messages_dropped_total", common.traffic.dropped.load(Ordering::Relaxed)),
+        ] {
+            counters.insert(name.into(), count);
+        }
         let view = self.view();
         let me = self.inner.me;
         let name_of = |node: NodeId| view.name_of(node).to_string();

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::data::id::NodeId;
 use crate::data::op::{Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::host::clock;
+use crate::host::native::TrafficCounts;
 use crate::host::peers::Peers;
 use crate::net::link::Link;
 use crate::node::replica::Turn;
@@ -93,6 +94,7 @@ pub struct Common {
     pub name: String,
     pub store: Arc<Fenced<SharedStorage>>,
     pub peers: Peers,
+    pub traffic: Arc<TrafficCounts>,
     /// Something was committed without fsync since the last one.
     pub unsynced: AtomicBool,
     /// The disk is so full that writes are refused before they fail.

@@ -41,7 +41,7 @@ use crate::storage::{DataFolder, Fenced, FolderError, SharedStorage, Storage, St
 use gossip::GossipInput;
 use handle::Handle;
 use lane::{Common, LaneInput};
-use native::Reception;
+use native::{Reception, TrafficCounts};
 use options::NodeConfig;
 use peers::{PeerMember, Peers, PeersOptions};
 
@@ -104,12 +104,15 @@ impl Host {
         let net = NetOptions { frame_bytes_max: config.quic.frame_bytes_max as usize, ..NetOptions::default() };
         let endpoint = Endpoint::bind(config.quic.listen, identity, net)?;
         let (gossip_sender, gossip_inputs) = gossip::channel();
-        let reception = Arc::new(Reception::new(gossip_sender.clone(), config.quic.frame_bytes_max as usize));
+        let traffic = Arc::new(TrafficCounts::default());
+        let frame_bytes_max = config.quic.frame_bytes_max as usize;
+        let reception = Arc::new(Reception::new(gossip_sender.clone(), frame_bytes_max, traffic.clone()));
         let peers = Peers::start(me, endpoint.clone(), reception.clone(), PeersOptions::default());
         let common = Arc::new(Common {
             name: config.name.clone(),
             store: store.clone(),
             peers: peers.clone(),
+            traffic,
             unsynced: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
             commits: AtomicU64::new(0),
@@ -132,7 +135,7 @@ impl Host {
         let requests_max = config.limits.requests_max as usize;
         let handle = Handle::new(me, incarnation, senders, view, common.clone(), requests_max);
         let keeper = Keeper::start(common.clone(), gossip_sender.clone(), config.fsync_interval_ms)?;
-        reception.ready(handle.clone());
+        reception.ready(&handle);
         let members: Vec<_> = config.layout.members.iter().map(|member| member.id).collect();
         // Later starts are newer: the wall clock only breaks no tie that the start count has not broken.
         let generation = (start.starts << 32) | (clock::random_u64() >> 32);

@@ -1,13 +1,13 @@
 //! What comes in over QUIC: peers' frames to the lanes, clients' frames to the handle, datagrams to the gossip.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use crate::data::id::NodeId;
 use crate::host::gossip::{GossipInput, GossipSender};
-use crate::host::handle::Handle;
+use crate::host::handle::{Handle, WeakHandle};
 use crate::host::lane::{LaneInput, ReplyTo, ScanReplyTo, say};
 use crate::host::peers::Inbound;
 use crate::net::link::{CloseCode, Link};
@@ -16,32 +16,40 @@ use crate::wire::codec;
 use crate::wire::frame::Class;
 use crate::wire::message::PeerMessage;
 
-/// The network's side of a node. Frames that come before the node is ready are dropped, as if they had been lost.
-pub struct Reception {
-    handle: OnceLock<Handle>,
-    gossip: GossipSender,
-    frame_bytes_max: usize,
-    runtime: tokio::runtime::Handle,
+/// What came in and went nowhere.
+#[derive(Debug, Default)]
+pub struct TrafficCounts {
     /// Frames that were no message.
     pub refused: AtomicU64,
     /// Messages for which a lane had no room.
     pub dropped: AtomicU64,
 }
 
+/// The network's side of a node. Frames that come before the node is ready, or when it has ended, are dropped, as if they had been lost.
+pub struct Reception {
+    /// Weak: the node holds its network, and a network that held the node in turn would keep the store open for ever.
+    handle: OnceLock<WeakHandle>,
+    gossip: GossipSender,
+    frame_bytes_max: usize,
+    runtime: tokio::runtime::Handle,
+    traffic: Arc<TrafficCounts>,
+}
+
 impl Reception {
-    pub fn new(gossip: GossipSender, frame_bytes_max: usize) -> Self {
-        Self {
-            handle: OnceLock::new(),
-            gossip,
-            frame_bytes_max,
-            runtime: tokio::runtime::Handle::current(),
-            refused: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-        }
+    pub fn new(gossip: GossipSender, frame_bytes_max: usize, traffic: Arc<TrafficCounts>) -> Self {
+        Self { handle: OnceLock::new(), gossip, frame_bytes_max, runtime: tokio::runtime::Handle::current(), traffic }
     }
 
-    pub fn ready(&self, handle: Handle) {
-        let _ = self.handle.set(handle);
+    pub fn ready(&self, handle: &Handle) {
+        let _ = self.handle.set(handle.downgrade());
+    }
+
+    fn handle(&self) -> Option<Handle> {
+        self.handle.get().and_then(WeakHandle::upgrade)
+    }
+
+    fn refuse(&self) -> u64 {
+        self.traffic.refused.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn tell_gossip(&self, input: GossipInput) {
@@ -78,7 +86,7 @@ impl Reception {
 
 impl Inbound for Reception {
     fn on_frames(&self, from: NodeId, _: Class, frames: Vec<Bytes>) {
-        let Some(handle) = self.handle.get() else { return };
+        let Some(handle) = self.handle() else { return };
         let lanes = handle.lanes();
         let mut by_lane: Vec<Vec<PeerMessage>> = (0..lanes.len()).map(|_| Vec::new()).collect();
         for frame in frames {
@@ -89,7 +97,7 @@ impl Inbound for Reception {
                     }
                 }
                 Err(error) => {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    self.refuse();
                     tracing::warn!(?from, %error, "a peer's frame is no message");
                 }
             }
@@ -97,7 +105,7 @@ impl Inbound for Reception {
         for (lane, messages) in lanes.iter().zip(by_lane) {
             let count = messages.len() as u64;
             if count > 0 && lane.try_send(LaneInput::Messages { from, messages }).is_err() {
-                self.dropped.fetch_add(count, Ordering::Relaxed);
+                self.traffic.dropped.fetch_add(count, Ordering::Relaxed);
             }
         }
     }
@@ -116,12 +124,17 @@ impl Inbound for Reception {
     }
 
     fn on_client_frames(&self, link: &Link, frames: Vec<Bytes>) {
-        let Some(handle) = self.handle.get() else { return };
+        let Some(handle) = self.handle() else { return };
         for frame in frames {
             match codec::decode::<ClientMessage>(&frame, self.frame_bytes_max) {
-                Ok(message) => self.take_client_message(handle, link, message),
+                Ok(message) => self.take_client_message(&handle, link, message),
                 Err(error) => {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    // Any client can cause this: told for the 1st, 2nd, 4th, 8th ... time, counted always.
+                    let refused = self.refuse();
+                    if refused.is_power_of_two() {
+                        let client = link.peer().name();
+                        tracing::warn!(client, remote = %link.remote(), refused, %error, "a client's frame is no message");
+                    }
                     link.close(CloseCode::BadFrame, &error.to_string());
                     return;
                 }

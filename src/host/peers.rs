@@ -29,6 +29,7 @@ use super::clock;
 use crate::data::id::NodeId;
 use crate::net::endpoint::{Arrival, Endpoint};
 use crate::net::link::{self, CloseCode, Link, LinkEnd, Sink};
+use crate::net::stats::NetCounts;
 use crate::net::tls::PeerIdentity;
 use crate::wire::frame::{Class, FrameError};
 
@@ -288,6 +289,11 @@ impl Peers {
     /// Clients refused because there were too many, and nodes refused because they are no members.
     pub fn refused(&self) -> (u64, u64) {
         (self.0.clients_refused.load(Ordering::Relaxed), self.0.strangers_refused.load(Ordering::Relaxed))
+    }
+
+    /// What the endpoint has counted.
+    pub fn net_counts(&self) -> NetCounts {
+        self.0.endpoint.stats().counts()
     }
 
     /// Stops dialling and accepting, and closes all links; waits up to `wait_ms` for the others to have heard.
