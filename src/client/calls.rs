@@ -31,6 +31,8 @@ const BACKOFF_BASE: Duration = Duration::from_millis(10);
 const BACKOFF_CAP: Duration = Duration::from_secs(1);
 /// A failure makes the client ask for the layout again, but not more often than this.
 const REFRESH_GAP: Duration = Duration::from_millis(300);
+/// After this part of its time, a quarter, a call that cannot be met is told so.
+const UNAVAILABLE_SHARES: u32 = 4;
 /// What a node is told of a try's time: nine tenths, so that its answer "not in time" still comes in time.
 const NODE_TENTHS: u32 = 9;
 
@@ -409,11 +411,13 @@ impl<'a> Tries<'a> {
     ) -> Result<ServerMessage, Miss> {
         let map = self.calls.map();
         let hops = self.calls.hops(&map, about, &self.failures);
-        let Some(member) = routing::next_hop(&hops, self.spread).map(|at| &map.layout.members[at]) else {
+        let Some(chosen) = routing::next_hop(&hops, self.spread) else {
             let last = "the layout has no members".to_owned();
             return Err(Miss { last, refused: None, node_failed: true, sent: false });
         };
-        let patience = routing::allowance(self.attempts, self.calls.options.first_try_timeout, self.left());
+        let member = &map.layout.members[chosen];
+        let others = routing::others_to_try(&hops, Some(chosen));
+        let patience = routing::allowance(self.attempts, self.calls.options.first_try_timeout, self.left(), others);
         self.attempts += 1;
         let asked = self.calls.ask_member(member, question, patience).await;
         let failed = match &asked {
@@ -438,6 +442,9 @@ impl<'a> Tries<'a> {
         if miss.node_failed {
             self.calls.refresh_when_older(REFRESH_GAP);
         }
+        if self.is_hopeless(&miss) {
+            return Err(self.give_up(miss, op_id));
+        }
         let pause = routing::backoff(self.attempts, BACKOFF_BASE, BACKOFF_CAP, entropy::random_u64());
         if pause >= self.left() {
             return Err(self.give_up(miss, op_id));
@@ -454,6 +461,16 @@ impl<'a> Tries<'a> {
             }
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Too few replicas can be reached, everybody who could be asked says so, and it is not the moment after a start or a crash, in which
+    /// they find each other: the caller is better told now than at the end of its patience.
+    fn is_hopeless(&self, miss: &Miss) -> bool {
+        let unavailable = matches!(miss.refused, Some((RequestError::Unavailable { .. }, _)));
+        let waited = entropy::instant() - self.began;
+        unavailable
+            && waited * UNAVAILABLE_SHARES >= self.timeout
+            && routing::others_to_try(&self.calls.hops(&self.calls.map(), About::Nothing, &self.failures), None) == 0
     }
 
     fn give_up(&self, miss: Miss, op_id: Option<OpId>) -> ClientError {

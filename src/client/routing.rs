@@ -45,11 +45,22 @@ pub fn backoff(attempt: u32, base: Duration, cap: Duration, random: u64) -> Dura
     Duration::from_micros(random % most_us.saturating_add(1))
 }
 
+/// How many members besides the one at `chosen` have not failed this request and look well.
+pub fn others_to_try(hops: &[Hop], chosen: Option<usize>) -> usize {
+    let is_hope = |hop: &Hop| hop.up && !hop.resting && hop.failures == 0;
+    hops.iter().enumerate().filter(|(at, hop)| Some(*at) != chosen && is_hope(hop)).count()
+}
+
+/// Members that keep their share of a call's time while others are tried before them: with three owners, all of them.
+const OTHERS_MAX: usize = 2;
+
 /// How long try number `attempt` (the first is 0) may take: `first`, doubled with each try so that a large value on a slow way
-/// gets through in the end, and all that is left when what remained would be too short for another.
-pub fn allowance(attempt: u32, first: Duration, left: Duration) -> Duration {
+/// gets through in the end, and all that is left when what remained would be too short for another. But never so long that
+/// nothing is left for the `others` that are yet to be tried: two nodes that are away must not cost the call that the third can meet.
+pub fn allowance(attempt: u32, first: Duration, left: Duration, others: usize) -> Duration {
     let wanted = first.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX));
-    if left < wanted + wanted / 2 { left } else { wanted }
+    let all = if left < wanted + wanted / 2 { left } else { wanted };
+    all.min(left / (1 + others.min(OTHERS_MAX) as u32))
 }
 
 /// A token bucket for retries: each first try brings a tenth of a token, time brings ten a second, each retry takes one. When a
@@ -156,10 +167,23 @@ mod tests {
     #[test]
     fn tries_get_longer_and_the_last_gets_the_rest() {
         let first = Duration::from_secs(1);
-        assert_eq!(allowance(0, first, Duration::from_secs(20)), first);
-        assert_eq!(allowance(2, first, Duration::from_secs(20)), Duration::from_secs(4));
-        assert_eq!(allowance(0, first, Duration::from_millis(1_400)), Duration::from_millis(1_400));
-        assert_eq!(allowance(60, first, Duration::from_secs(3)), Duration::from_secs(3));
+        assert_eq!(allowance(0, first, Duration::from_secs(20), 0), first);
+        assert_eq!(allowance(2, first, Duration::from_secs(20), 0), Duration::from_secs(4));
+        assert_eq!(allowance(0, first, Duration::from_millis(1_400), 0), Duration::from_millis(1_400));
+        assert_eq!(allowance(60, first, Duration::from_secs(3), 0), Duration::from_secs(3));
+        assert_eq!(allowance(0, first, Duration::from_secs(20), 9), first);
+        assert_eq!(allowance(0, first, Duration::from_millis(1_500), 2), Duration::from_millis(500));
+        assert_eq!(allowance(1, first, Duration::from_millis(1_000), 1), Duration::from_millis(500));
+        assert_eq!(allowance(0, first, Duration::from_millis(1_500), 9), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn only_those_who_look_well_are_others_to_try() {
+        let hops = [up(Some(0)), Hop { failures: 1, ..up(None) }, Hop { up: false, ..up(None) }, up(None)];
+        assert_eq!(others_to_try(&hops, Some(0)), 1);
+        assert_eq!(others_to_try(&hops, Some(1)), 2);
+        assert_eq!(others_to_try(&hops, None), 2);
+        assert_eq!(others_to_try(&[Hop { resting: true, ..up(None) }], None), 0);
     }
 
     #[test]

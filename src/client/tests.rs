@@ -361,6 +361,36 @@ async fn a_failure_says_whether_it_may_have_been_applied() {
 }
 
 #[tokio::test]
+async fn two_silent_nodes_leave_time_for_the_third() {
+    let cluster = Cluster::new();
+    cluster.mood("n1", Mood::Silent);
+    cluster.mood("n3", Mood::Silent);
+    for at in 0..8 {
+        // Each as if it were the first to find out.
+        let client = cluster.client_with(|options| {
+            options.seeds = vec![address("n2")];
+            options.first_try_timeout = Duration::from_millis(400);
+        });
+        client.await.within(Duration::from_secs(1)).set(format!("k{at}"), "v").await.expect("n2 answers");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_met_is_told_before_the_time_is_over() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await.within(Duration::from_secs(2));
+    let unavailable = RequestError::Unavailable { needed: 2, reachable: 1, missing: vec!["n2".into(), "n3".into()] };
+    for name in NAMES {
+        cluster.mood(name, Mood::Refuses(unavailable.clone()));
+    }
+    let started = entropy::instant();
+    let error = client.set("a", "1").await.expect_err("unavailable");
+    assert_eq!(error.refusal(), Some(&unavailable));
+    assert!(started.elapsed() >= Duration::from_millis(500), "a moment in which nodes find each other is waited for");
+    assert!(started.elapsed() < Duration::from_millis(1_900), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn an_earlier_try_that_may_have_been_applied_is_not_forgotten() {
     let cluster = Cluster::new();
     let client = cluster.client().await.within(Duration::from_millis(400));
