@@ -419,7 +419,12 @@ impl<'a> Tries<'a> {
         let others = routing::others_to_try(&hops, Some(chosen));
         let patience = routing::allowance(self.attempts, self.calls.options.first_try_timeout, self.left(), others);
         self.attempts += 1;
-        let asked = self.calls.ask_member(member, question, patience).await;
+        let doubtful = !hops[chosen].up || hops[chosen].resting;
+        let asked = if self.mutation && doubtful {
+            self.ask_doubtful(member, question, patience).await
+        } else {
+            self.calls.ask_member(member, question, patience).await
+        };
         let failed = match &asked {
             Ok(ServerMessage::Response { response: Response { result, .. }, .. }) => result.is_err(),
             Ok(ServerMessage::ScanPage { page, .. }) => page.is_err(),
@@ -430,6 +435,28 @@ impl<'a> Tries<'a> {
             *self.failures.entry(member.id).or_insert(0) += 1;
         }
         asked
+    }
+
+    /// A mutation that is sent to a node which does not answer may have happened. So one that is probably away is asked something
+    /// harmless first: only when it answers is it sent the mutation.
+    async fn ask_doubtful(
+        &self,
+        member: &Member,
+        question: impl FnOnce(u64, Duration) -> ClientMessage,
+        patience: Duration,
+    ) -> Result<ServerMessage, Miss> {
+        let began = entropy::instant();
+        let brief = patience.min(self.calls.options.first_try_timeout / 2);
+        match self.calls.ask_member(member, |ticket, _| ClientMessage::Layout { ticket }, brief).await {
+            Ok(ServerMessage::Layout { layout, up, .. }) => {
+                // A layout that is not to be believed is no reason not to ask.
+                let _ = self.calls.learn(layout, up);
+            }
+            Ok(_) => {}
+            Err(miss) => return Err(Miss { sent: false, ..miss }),
+        }
+        let left = patience.saturating_sub(entropy::instant() - began);
+        self.calls.ask_member(member, question, left).await
     }
 
     /// Returns after a pause when another try may be made, else with what to tell the caller.

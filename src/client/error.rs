@@ -31,7 +31,7 @@ pub enum ClientError {
         attempts: u32,
     },
     /// No node gave an answer in time.
-    #[error("no answer within {waited_ms} ms and {attempts} tries; the last: {last}")]
+    #[error("no answer within {waited_ms} ms{}: {last}", tries(*.attempts))]
     NoAnswer { last: String, waited_ms: u64, outcome: Outcome, op_id: Option<OpId>, attempts: u32 },
     /// The node answered something else than what was asked: a bug or another version. A mutation may have been applied.
     #[error("the node's answer does not fit the question: wanted {wanted}, got {got}")]
@@ -39,6 +39,10 @@ pub enum ClientError {
     /// No member of the layout has this id or name; nothing was sent.
     #[error("the layout has no node {node}; it has {members}")]
     UnknownNode { node: String, members: String },
+}
+
+fn tries(attempts: u32) -> String {
+    if attempts == 1 { String::new() } else { format!(" and {attempts} tries; the last") }
 }
 
 fn told(tried: &[(String, String)]) -> String {

@@ -391,6 +391,22 @@ async fn what_cannot_be_met_is_told_before_the_time_is_over() {
 }
 
 #[tokio::test]
+async fn who_is_said_to_be_away_is_sent_no_mutation_before_it_answers() {
+    let cluster = Cluster::new();
+    cluster.world(|world| world.up = vec![true, false, false]);
+    let unavailable = RequestError::Unavailable { needed: 2, reachable: 1, missing: vec!["n2".into(), "n3".into()] };
+    cluster.mood("n1", Mood::Refuses(unavailable.clone()));
+    cluster.mood("n2", Mood::Silent);
+    cluster.mood("n3", Mood::Silent);
+    let client = cluster.client_with(|options| options.seeds = vec![address("n1")]).await;
+    let error = client.within(Duration::from_secs(3)).set("a", "1").await.expect_err("n1 is alone");
+    assert_eq!(error.outcome(), Outcome::NotApplied, "{error}");
+    // Cut off from n1 alone, they answer, and are asked.
+    cluster.mood("n2", Mood::Answers);
+    client.within(Duration::from_secs(10)).set("a", "1").await.expect("n2 answers");
+}
+
+#[tokio::test]
 async fn an_earlier_try_that_may_have_been_applied_is_not_forgotten() {
     let cluster = Cluster::new();
     let client = cluster.client().await.within(Duration::from_millis(400));
