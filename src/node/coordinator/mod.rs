@@ -110,6 +110,9 @@ struct Gathering {
     failed: BTreeSet<NodeId>,
     op_known: bool,
     hedged: bool,
+    /// Only an earlier try of the request is looked for, and its level could not make sure of meeting it: the look must not cost the
+    /// write, which does not depend on it.
+    passing: bool,
 }
 
 struct Replicating {
@@ -303,7 +306,14 @@ impl Coordinator {
         let request = &running.request;
         let owner = desk.view.is_owner(partition, me);
         let quorum = Quorum::read(&request.consistency, owners(desk.view, partition), desk.view.zone_of(me));
-        let asks_others = request.op.is_read() || plan::gathers(&request.op) || !request.fresh;
+        let needs_rows = request.op.is_read() || plan::gathers(&request.op);
+        let asks_others = needs_rows || !request.fresh;
+        let passing = !needs_rows && {
+            let members = owners(desk.view, partition);
+            let most = members.len();
+            let write = Quorum::write(&request.consistency, members, desk.view.zone_of(me));
+            usize::from(quorum.needed()) + usize::from(write.needed()) <= most
+        };
         let scope = plan::scope(&request.op);
         let mut gathering = Gathering {
             quorum,
@@ -315,6 +325,7 @@ impl Coordinator {
             failed: BTreeSet::new(),
             op_known: false,
             hedged: false,
+            passing,
             scope,
         };
         let alone = if owner {
@@ -386,7 +397,10 @@ impl Coordinator {
                 targets.push(node);
             }
         }
-        if !gathering.quorum.met(&hope) {
+        if gathering.passing && targets.is_empty() {
+            return self.decide(desk, running, gathering);
+        }
+        if !gathering.passing && !gathering.quorum.met(&hope) {
             let error = self.unavailable(desk, running.partition, gathering.quorum.needed(), &hope);
             running.receipt.acks = gathering.acks.values().cloned().collect();
             return self.finish(desk, running, Err(error));
@@ -951,6 +965,7 @@ impl Coordinator {
                 running.stage = Stage::Forwarded { to, tried };
                 self.forward_on(desk, running)
             }
+            Stage::Gathering(gathering) if gathering.passing => self.decide(desk, running, gathering),
             Stage::Gathering(mut gathering) => {
                 // The slow one is hedged: everybody else who owns the key is asked as well.
                 desk.stats.add("hedges_total", 1);
