@@ -42,6 +42,17 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// Does it put nothing but marks of removal?
+    pub fn only_removes(&self) -> bool {
+        let takes = |effect: &Effect| {
+            matches!(
+                effect.put,
+                None | Some(Put::Register { payload: None, .. } | Put::Floor { .. } | Put::RetriedRemoved { .. })
+            )
+        };
+        self.mutations.iter().all(|one| one.effects.iter().all(takes))
+    }
+
     pub fn bytes(&self) -> usize {
         let effect = |effect: &Effect| {
             48 + effect.path.member.len()

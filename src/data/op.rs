@@ -157,6 +157,18 @@ impl Op {
                 | Op::FlagGet
         )
     }
+
+    /// Does this nothing but take away?
+    pub fn only_removes(&self) -> bool {
+        matches!(
+            self,
+            Op::Delete
+                | Op::GetDelete
+                | Op::SetRemove { .. }
+                | Op::SetPick { remove: true, .. }
+                | Op::HashRemove { .. }
+        )
+    }
 }
 
 /// One request as a door hands it in.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::data::id::NodeId;
-use crate::data::op::{Request, RequestError, Response, ScanPage, ScanRequest};
+use crate::data::op::{Op, Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::host::clock;
 use crate::host::native::TrafficCounts;
 use crate::host::peers::Peers;
@@ -235,7 +235,7 @@ impl Lane {
         }
         match input {
             LaneInput::Request { request, reply } => {
-                if self.common.disk_low.load(Ordering::Relaxed) && !request.op.is_read() {
+                if self.common.disk_low.load(Ordering::Relaxed) && asks_for_room(&request.op) {
                     reply.answer(disk_low(&self.common.name));
                     return Ok(());
                 }
@@ -375,10 +375,16 @@ fn disk_low(name: &str) -> Response {
 /// Would taking this message make the store grow?
 fn grows(body: &Body) -> bool {
     match body {
-        Body::Replicate { .. } | Body::Repair { .. } | Body::PullReply { .. } | Body::SyncPage { .. } => true,
-        Body::Forward { request, .. } => !request.op.is_read(),
+        Body::Replicate { delta, .. } => !delta.only_removes(),
+        Body::Repair { .. } | Body::PullReply { .. } | Body::SyncPage { .. } => true,
+        Body::Forward { request, .. } => asks_for_room(&request.op),
         _ => false,
     }
+}
+
+/// Removing is how a person makes room: it is let through to the last.
+fn asks_for_room(op: &Op) -> bool {
+    !op.is_read() && !op.only_removes()
 }
 
 /// What a lane without a store says.
