@@ -290,7 +290,13 @@ pub struct NodeArgs {
 Examples:
   tidewater status
   tidewater status --wait level --timeout 60s     wait until no node lacks anything
-  tidewater status --output json | jq '.nodes[].hints'")]
+  tidewater status --output json | jq '.nodes[].hints'
+
+PARTITIONS  how many of all this node owns
+HINTS       writes that it keeps for nodes that are away
+LOG         changes of which it does not know yet that every owner has them
+LAG         changes that it has and other owners, by their last word, have not
+BEHIND      changes that it knows of and has not; with HINTS and LAG at 0 on every node the cluster is level")]
 pub struct StatusArgs {
     #[command(flatten)]
     pub connect: ConnectArgs,
@@ -543,6 +549,8 @@ A file becomes a string under its path; a folder, every file in it. A line of an
   {\"key\":\"a\",\"string\":\"x\"}            {\"key\":\"n\",\"counter\":5}
   {\"key\":\"s\",\"set\":[\"x\",\"y\"]}         {\"key\":\"h\",\"hash\":{\"f\":\"v\"}}
 Bytes that are no text are written as {\"base64\":\"...\"} wherever a text may stand.
+Counters are added to what is there and siblings put beside it. The same line of the same file counts once, however often
+the command is repeated: that is remembered in a file .tidewater-import-… in this folder.
 Exit code 0 says that all of it was acknowledged.")]
 pub struct ImportArgs {
     /// Files, folders and .ndjson files; - reads NDJSON from the standard input

@@ -182,7 +182,7 @@ fn read_doors<'a>(reader: &mut Reader<'a>, root: &Section<'a>, config: &mut Node
 fn read_limits<'a>(reader: &mut Reader<'a>, root: &Section<'a>, config: &mut NodeConfig) {
     let section = reader.section(root, "limits");
     let limits = &mut config.limits;
-    limits.key_bytes_max = reader.or(&section, "key_size_max", size(1, 1 << 20), limits.key_bytes_max);
+    limits.key_bytes_max = reader.or(&section, "key_size_max", size(1, u64::from(u16::MAX)), limits.key_bytes_max);
     limits.value_bytes_max = reader.or(&section, "value_size_max", size(1, 512 << 20), limits.value_bytes_max);
     limits.command_bytes_max =
         reader.or(&section, "command_size_max", size(1 << 10, 4 << 30), limits.command_bytes_max);

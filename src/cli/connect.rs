@@ -9,8 +9,8 @@ use crate::data::consistency::Consistency;
 use crate::net::entropy;
 use crate::net::tls::Identity;
 
-/// The certificate that a person's commands use, in the folder of `--tls-dir`.
-const AUTHORITY: &str = "ca.crt";
+/// Whom a person's commands believe and who they are, in the folder of `--tls-dir`.
+pub const AUTHORITY: &str = "ca.crt";
 const CERTIFICATE: &str = "client.crt";
 const KEY: &str = "client.key";
 

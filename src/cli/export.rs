@@ -48,8 +48,8 @@ pub async fn run(args: ExportArgs) -> Result<ExitCode, CliError> {
     out.close()?;
     progress.finish();
     eprintln!(
-        "export: {} keys, {}, in {}",
-        render::count(progress.items()),
+        "export: {}, {}, in {}",
+        render::counted(progress.items(), "key"),
         render::bytes(progress.bytes()),
         render::duration(progress.elapsed())
     );

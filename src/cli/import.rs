@@ -6,7 +6,8 @@
 //!
 //! A file becomes a string under its path as it was typed (without a leading `./`); of a folder, every file in it. Symbolic links are
 //! not followed, so that a walk ends. Whatever cannot be written (too large, a wrong line) is told and counted and does not stop the
-//! rest; the exit code is 0 only when all of it was acknowledged. Repeating the command goes on where it stopped (see `journal.rs`).
+//! rest; the exit code is 0 only when all of it was acknowledged. Repeating the command goes on where it stopped, and counts nothing
+//! twice even when all was done (see `journal.rs`).
 
 use std::io;
 use std::os::fd::AsFd;
@@ -24,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::args::{ImportArgs, Output};
-use super::journal::{ItemId, Journal};
+use super::journal::{Ending, ItemId, Journal};
 use super::ndjson::{Item, Part};
 use super::progress::Progress;
 use super::{CliError, EXIT_FAILED, connect, print, render};
@@ -70,11 +71,12 @@ struct Import {
 
 /// Writes everything it is given. Exit code 0: all of it was acknowledged.
 pub async fn run(args: ImportArgs) -> Result<ExitCode, CliError> {
+    let total = count(&args.paths)?;
     let options = connect::options(&args.request.connect, args.request.consistency.consistency())?;
     let value_bytes_max = (options.frame_bytes_max as u64).saturating_sub(MESSAGE_ROOM_BYTES);
-    let total = count(&args.paths)?;
     let client = connect::for_request(&args.request).await?;
-    let journal_path = args.journal.clone().unwrap_or_else(|| default_journal(&args));
+    let authority = client_authority(&args)?;
+    let journal_path = args.journal.clone().unwrap_or_else(|| default_journal(&args, &authority));
     let import = Arc::new(Import {
         client,
         journal: Journal::open(&journal_path)?,
@@ -87,8 +89,8 @@ pub async fn run(args: ImportArgs) -> Result<ExitCode, CliError> {
     });
     if import.journal.done_before() > 0 {
         import.progress.say(&format!(
-            "import: going on: {} items were acknowledged before ({})",
-            render::count(import.journal.done_before() as u64),
+            "import: going on after {} that were acknowledged before ({})",
+            render::counted(import.journal.done_before() as u64, "item"),
             import.journal.path().display()
         ));
     }
@@ -116,19 +118,25 @@ pub async fn run(args: ImportArgs) -> Result<ExitCode, CliError> {
     let whole = read.is_ok()
         && number(&counts.failed) + number(&counts.oversize) == 0
         && !counts.stopped.load(Ordering::Relaxed);
-    import.journal.close(whole && args.journal.is_none())?;
+    let ending = match (whole && args.journal.is_none(), has_stream(&args.paths)) {
+        (false, _) => Ending::Open,
+        (true, false) => Ending::Settled,
+        // What came through a pipe cannot come again; what comes next is meant.
+        (true, true) => Ending::Forgotten,
+    };
+    let remembered = import.journal.close(ending)?;
     read?;
     match args.request.connect.output {
         Output::Text => {
             let mut line = format!(
-                "import: {} items acknowledged, {}, in {} ({})",
-                render::count(number(&counts.acknowledged)),
+                "import: {} acknowledged, {}, in {} ({})",
+                render::counted(number(&counts.acknowledged), "item"),
                 render::bytes(import.progress.bytes()),
                 render::duration(import.progress.elapsed()),
                 import.progress.rate()
             );
             for (count, what) in
-                [(&counts.before, "before"), (&counts.oversize, "too large"), (&counts.failed, "failed")]
+                [(&counts.before, "acknowledged before"), (&counts.oversize, "too large"), (&counts.failed, "failed")]
             {
                 if number(count) > 0 {
                     line.push_str(&format!("; {} {what}", render::count(number(count))));
@@ -140,6 +148,13 @@ pub async fn run(args: ImportArgs) -> Result<ExitCode, CliError> {
                     journal_path.display()
                 ));
             }
+            if ending == Ending::Settled && remembered > 0 {
+                line.push_str(&format!(
+                    "\nimport: {} of them would count twice; brought in again they are passed by, as long as {} is kept",
+                    render::count(remembered as u64),
+                    journal_path.display()
+                ));
+            }
             print(&format!("{line}\n"))?;
         }
         Output::Json => {
@@ -147,7 +162,7 @@ pub async fn run(args: ImportArgs) -> Result<ExitCode, CliError> {
                 "acknowledged": number(&counts.acknowledged), "acknowledged_before": number(&counts.before),
                 "too_large": number(&counts.oversize), "failed": number(&counts.failed), "complete": whole,
                 "bytes": import.progress.bytes(), "elapsed_ms": import.progress.elapsed().as_millis() as u64,
-                "journal": if whole && args.journal.is_none() { None } else { Some(journal_path) },
+                "journal": journal_path.exists().then_some(&journal_path),
             });
             print(&format!("{object}\n"))?;
         }
@@ -155,9 +170,20 @@ pub async fn run(args: ImportArgs) -> Result<ExitCode, CliError> {
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
 }
 
-/// The same command has the same journal, in the folder where it was given.
-fn default_journal(args: &ImportArgs) -> PathBuf {
+fn has_stream(paths: &[PathBuf]) -> bool {
+    paths.iter().any(|path| path.as_os_str() == "-")
+}
+
+/// What tells this cluster from another that was at its addresses before.
+fn client_authority(args: &ImportArgs) -> Result<Vec<u8>, CliError> {
+    let path = args.request.connect.tls_dir.join(connect::AUTHORITY);
+    std::fs::read(&path).map_err(CliError::io(format!("reading {}", path.display())))
+}
+
+/// The same command to the same cluster has the same journal, in the folder where it was given.
+fn default_journal(args: &ImportArgs, authority: &[u8]) -> PathBuf {
     let mut said = args.prefix.clone().into_bytes();
+    said.extend_from_slice(&hash64(authority).to_be_bytes());
     for part in args.paths.iter().map(|path| path.as_os_str().as_bytes()) {
         said.push(0);
         said.extend_from_slice(part);

@@ -6,7 +6,8 @@
 //!  done <item>                            every step of the item was acknowledged
 //! ```
 //!
-//! A text file that only grows. Lines wait together for one write and, where a name is among them, one fsync. A last line that is torn
+//! A text file that grows until all is brought in. Then the items that have names stay in it, for brought in again they would count
+//! twice; without any the file goes. Lines wait together for one write and, where a name is among them, one fsync. A last line that is torn
 //! is cut off. What a crash loses of it costs a repetition, never a double count: a name that is lost was never sent.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,17 +154,66 @@ impl Journal {
         CliError::failed(format!("the journal {} cannot be written any more; is the disk full?", self.path.display()))
     }
 
-    /// Writes what waits. `remove`: all is done, and nobody will ask for it again.
-    pub fn close(self, remove: bool) -> Result<(), CliError> {
+    /// Writes what waits; gives how many items are remembered.
+    pub fn close(self, ending: Ending) -> Result<usize, CliError> {
         let Self { path, notes, writer, .. } = self;
         drop(notes);
         let written = writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
         written.map_err(CliError::io(format!("writing the journal {}", path.display())))?;
-        if remove {
-            std::fs::remove_file(&path).map_err(CliError::io(format!("removing the journal {}", path.display())))?;
+        let whole =
+            std::fs::read_to_string(&path).map_err(CliError::io(format!("reading the journal {}", path.display())))?;
+        let entries: Vec<(&str, Entry)> = whole.lines().filter_map(|line| Some((line, read(line)?))).collect();
+        let named: BTreeSet<ItemId> = entries
+            .iter()
+            .filter_map(|(_, entry)| if let Entry::Name(item, ..) = entry { Some(*item) } else { None })
+            .collect();
+        let done = |keep: &dyn Fn(ItemId) -> bool| {
+            entries.iter().filter(|(_, entry)| matches!(entry, Entry::Done(item) if keep(*item))).count()
+        };
+        match ending {
+            Ending::Open => Ok(done(&|_| true)),
+            Ending::Settled if !named.is_empty() => {
+                let mut kept = format!("{HEADER}\n");
+                for (line, entry) in &entries {
+                    if let Entry::Done(item) | Entry::Name(item, ..) = entry
+                        && named.contains(item)
+                    {
+                        kept.push_str(line);
+                        kept.push('\n');
+                    }
+                }
+                replace(&path, &kept).map_err(CliError::io(format!("writing the journal {}", path.display())))?;
+                Ok(done(&|item| named.contains(&item)))
+            }
+            Ending::Settled | Ending::Forgotten => {
+                std::fs::remove_file(&path)
+                    .map_err(CliError::io(format!("removing the journal {}", path.display())))?;
+                Ok(0)
+            }
         }
-        Ok(())
     }
+}
+
+/// What becomes of a journal when its import ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// There is more to do, or somebody wants it as it is.
+    Open,
+    /// All is done: only what would count twice is remembered.
+    Settled,
+    /// All is done, and it cannot come again.
+    Forgotten,
+}
+
+/// All of the file or nothing of it.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = path.to_owned().into_os_string();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let mut file = File::create(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_data()?;
+    std::fs::rename(&new, path)
 }
 
 enum Entry {
@@ -217,14 +267,36 @@ mod tests {
         let (named, new) = journal.name(item(1), 0).await.expect("named");
         assert!(new && !journal.is_done(item(1)));
         journal.note_done(item(2)).await.expect("noted");
-        journal.close(false).expect("closed");
+        journal.close(Ending::Open).expect("closed");
 
         let journal = Journal::open(&path).expect("again");
         assert!(journal.is_done(item(2)) && !journal.is_done(item(1)));
         assert_eq!(journal.done_before(), 1);
         assert_eq!(journal.name(item(1), 0).await.expect("named"), (named, false));
         assert!(journal.name(item(1), 1).await.expect("named").1);
-        journal.close(true).expect("closed");
+        journal.close(Ending::Forgotten).expect("closed");
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn when_all_is_done_only_what_would_count_twice_is_remembered() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let journal = Journal::open(&path).expect("a journal");
+        let (named, _) = journal.name(item(1), 0).await.expect("named");
+        journal.note_done(item(1)).await.expect("noted");
+        journal.note_done(item(2)).await.expect("noted");
+        assert_eq!(journal.close(Ending::Settled).expect("closed"), 1);
+
+        let journal = Journal::open(&path).expect("again");
+        assert!(journal.is_done(item(1)) && !journal.is_done(item(2)));
+        assert_eq!(journal.name(item(1), 0).await.expect("named"), (named, false));
+        assert_eq!(journal.close(Ending::Open).expect("closed"), 1);
+        std::fs::remove_file(&path).expect("there");
+
+        let journal = Journal::open(&path).expect("anew");
+        journal.note_done(item(2)).await.expect("noted");
+        assert_eq!(journal.close(Ending::Settled).expect("closed"), 0);
         assert!(!path.exists());
     }
 
@@ -234,20 +306,20 @@ mod tests {
         let path = folder.path().join("journal");
         let journal = Journal::open(&path).expect("a journal");
         journal.note_done(item(1)).await.expect("noted");
-        journal.close(false).expect("closed");
+        journal.close(Ending::Open).expect("closed");
         let mut file = OpenOptions::new().append(true).open(&path).expect("there");
         write!(file, "done 00ab").expect("written");
         drop(file);
 
         let journal = Journal::open(&path).expect("mended");
         journal.note_done(item(2)).await.expect("noted");
-        journal.close(false).expect("closed");
+        journal.close(Ending::Open).expect("closed");
         let journal = Journal::open(&path).expect("whole");
         assert!(journal.is_done(item(1)) && journal.is_done(item(2)));
-        journal.close(false).expect("closed");
+        journal.close(Ending::Open).expect("closed");
 
         std::fs::write(&path, "tidewater-im").expect("written");
-        Journal::open(&path).expect("begun again").close(false).expect("closed");
+        Journal::open(&path).expect("begun again").close(Ending::Open).expect("closed");
     }
 
     #[test]

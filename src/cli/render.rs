@@ -105,9 +105,16 @@ pub fn receipt<T>(answer: &Answer<T>, read: bool, asked: &Consistency, names: &N
     let mut acks = acks.lines();
     lines.push(("acknowledged", acks.next().unwrap_or("nobody").to_owned()));
     lines.extend(acks.map(|ack| ("", ack.to_owned())));
-    for (label, nodes) in
-        [("missing", &receipt.missing), ("disagreed", &receipt.disagreed), ("repaired", &receipt.repaired)]
-    {
+    if !receipt.missing.is_empty() {
+        // With its level met a request does not wait for the rest; that is no fault of theirs.
+        let met = receipt.acks.len() >= usize::from(receipt.needed);
+        let missing = |node: &NodeId| match receipt.acks.iter().any(|ack| ack.stand_in_for == Some(*node)) {
+            false if met => format!("{} (not waited for)", names.name(*node)),
+            _ => names.name(*node),
+        };
+        lines.push(("missing", receipt.missing.iter().map(missing).collect::<Vec<_>>().join(", ")));
+    }
+    for (label, nodes) in [("disagreed", &receipt.disagreed), ("repaired", &receipt.repaired)] {
         if !nodes.is_empty() {
             lines.push((label, names.list(nodes)));
         }
@@ -233,6 +240,11 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// `1 key`, `1,234 keys`: for nouns that take an s.
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// `1234567` as `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -283,7 +295,7 @@ mod tests {
                 layout: 7,
                 acks: vec![ack("n2", None, false), ack("n1", None, true), ack("n4", Some("n3"), false)],
                 needed: 2,
-                missing: vec![node("n3")],
+                missing: vec![node("n3"), node("n1")],
                 disagreed: vec![node("n1")],
                 repaired: vec![node("n1")],
                 took_us: 834,
@@ -305,7 +317,7 @@ mod tests {
   acknowledged  n2  owner            zone b
                 n1  owner            zone a  fsynced
                 n4  stand-in for n3  zone c
-  missing       n3
+  missing       n3, n1 (not waited for)
   disagreed     n1
   repaired      n1
   tries         2
@@ -318,7 +330,7 @@ mod tests {
         let told = receipt_json(&answer().receipt, &Names(&layout()));
         assert_eq!(told["coordinator"], "n2");
         assert_eq!(told["acks"][2]["stand_in_for"], "n3");
-        assert_eq!(told["missing"], json!(["n3"]));
+        assert_eq!(told["missing"], json!(["n3", "n1"]));
     }
 
     #[test]
@@ -345,6 +357,7 @@ mod tests {
         ] {
             assert_eq!(duration(Duration::from_micros(us)), told);
         }
+        assert_eq!((counted(1, "key"), counted(1_234, "key")), ("1 key".into(), "1,234 keys".into()));
         assert_eq!((count(7), count(1_234), count(1_234_567)), ("7".into(), "1,234".into(), "1,234,567".into()));
     }
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::args::{Output, StatusArgs, StatusWait};
 use super::render::{self, columns};
 use super::{CliError, EXIT_FAILED, connect, print};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::data::consistency::Consistency;
 use crate::net::entropy;
 use crate::ring::layout::Member;
@@ -36,7 +36,7 @@ impl Census {
         let mut asked = JoinSet::new();
         for (at, member) in layout.members.iter().enumerate() {
             let (asker, id) = (asker.clone(), member.id);
-            asked.spawn(async move { (at, asker.status(id).await.map_err(|error| error.to_string())) });
+            asked.spawn(async move { (at, asker.status(id).await.map_err(reason)) });
         }
         let mut nodes: Vec<_> =
             layout.members.into_iter().map(|member| (member, Err("it was not asked".to_owned()))).collect();
@@ -87,7 +87,7 @@ impl Census {
                         status.version.clone(),
                     ]);
                     for (peer, hints) in status.hints_for.iter().filter(|(_, hints)| **hints > 0) {
-                        let _ = writeln!(notes, "{name} keeps {} hints for {peer}", render::count(*hints));
+                        let _ = writeln!(notes, "{name} keeps {} for {peer}", render::counted(*hints, "hint"));
                     }
                     if let Some(cause) = &status.fenced {
                         let _ = writeln!(notes, "{name} has fenced its store: {cause}");
@@ -130,6 +130,14 @@ impl Census {
             "level": self.is_level(),
             "nodes": self.nodes.iter().map(node).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// Why a node said nothing. It was asked once, so that how often and how long is no news.
+fn reason(error: ClientError) -> String {
+    match error {
+        ClientError::NoAnswer { last, .. } => last,
+        other => other.to_string(),
     }
 }
 

@@ -252,9 +252,9 @@ pub enum RequestError {
     HashNotFloat,
     #[error("increment or decrement would overflow")]
     Overflow,
-    #[error("the key has {size} bytes; at most {limit} are allowed (setting `key_size_max`)")]
+    #[error("the key has {size} bytes; at most {limit} are allowed (setting limits.key_size_max)")]
     KeyTooLarge { size: u64, limit: u64 },
-    #[error("the value has {size} bytes; at most {limit} are allowed (setting `value_size_max`)")]
+    #[error("the value has {size} bytes; at most {limit} are allowed (setting limits.value_size_max)")]
     ValueTooLarge { size: u64, limit: u64 },
     #[error("{count} siblings are at the limit of {limit}: read the key and write with its context to join them")]
     TooManySiblings { count: u64, limit: u64 },
@@ -265,7 +265,7 @@ pub enum RequestError {
     #[error("the operation id is older than the window of {window_ms} ms: its outcome is no longer remembered")]
     OpIdExpired { window_ms: u64 },
     /// Known before anything was written.
-    #[error("needs {needed} replicas and only {reachable} can be reached; missing: {}", names(.missing))]
+    #[error("{}", unavailable(*.needed, *.reachable, .missing))]
     Unavailable { needed: u8, reachable: u8, missing: Vec<String> },
     /// The deadline came first. For a mutation the outcome is unknown, for a read nothing happened.
     #[error("{got} of {needed} replicas answered in time; missing: {}", names(.missing))]
@@ -284,6 +284,16 @@ pub enum RequestError {
     /// A bug or a peer of another version, told rather than hidden.
     #[error("protocol error: {0}")]
     Protocol(String),
+}
+
+fn unavailable(needed: u8, reachable: u8, missing: &[String]) -> String {
+    let missing = names(missing);
+    if reachable < needed {
+        return format!("needs {needed} replicas and only {reachable} can be reached; missing: {missing}");
+    }
+    format!(
+        "the {reachable} replicas that can be reached are enough but not in the zones that the request asks for; missing: {missing}"
+    )
 }
 
 fn names(missing: &[String]) -> String {

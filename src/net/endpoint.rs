@@ -20,13 +20,15 @@ use super::socket::{self, Segmented};
 use super::stats::{NetStats, add};
 use super::tls::{Identity, PeerIdentity, Role, TlsError};
 
+/// Stands for the name of a node when any will do.
+const ANY: &str = "(any)";
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
 
 /// What can go wrong in opening sockets and links. No link remains.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    #[error("cannot listen on {addr} (UDP): {source}; is another node running there?")]
+    #[error("cannot listen on {addr} (UDP, setting quic.listen): {source}; is another node running there?")]
     Bind { addr: SocketAddr, source: std::io::Error },
     #[error("cannot use the UDP socket: {source}")]
     Socket { source: std::io::Error },
@@ -36,7 +38,7 @@ pub enum NetError {
     Resolve { addr: String, why: String },
     #[error("no answer from {addr} within {timeout_ms} ms")]
     Silent { addr: String, timeout_ms: u64 },
-    #[error("whoever answers at {addr} is not node {expected} of this cluster: {why}")]
+    #[error("whoever answers at {addr} is {} of this cluster: {why}", not(.expected))]
     NotTrusted { addr: String, expected: String, why: String },
     #[error("{addr} refuses this {bearer}: {why}")]
     Refused { addr: String, bearer: PeerIdentity, why: String },
@@ -44,6 +46,10 @@ pub enum NetError {
     Unreachable { addr: String, why: String },
     #[error("the endpoint is closed")]
     Closed,
+}
+
+fn not(expected: &str) -> String {
+    if expected == ANY { "no node".to_owned() } else { format!("not node {expected}") }
 }
 
 /// A handle to an endpoint; clones are the same one. When the last is dropped, its socket and links are closed.
@@ -247,7 +253,7 @@ impl Endpoint {
             }
         };
         let connecting = connecting.map_err(|error| unreachable(error.to_string()))?;
-        let expected = expect.unwrap_or("(any)");
+        let expected = expect.unwrap_or(ANY);
         let lost = |error: ConnectionError| self.dial_error(addr, expected, error);
         let connection = connecting.await.map_err(lost)?;
         let peer = identify(&connection, &self.0.identity)?;
@@ -273,8 +279,13 @@ impl Endpoint {
             ConnectionError::TimedOut => NetError::Silent { addr, timeout_ms: self.0.options.dial_timeout_ms },
             // Our own TLS ended it: we did not like the other's certificate.
             ConnectionError::TransportError(error) if alert(error.code).is_some() => {
-                let foreign = ["UnknownIssuer", "BadSignature"].iter().any(|sign| error.reason.contains(sign));
-                let why = if foreign { "another authority issued its certificate".to_owned() } else { error.reason };
+                let why = if ["UnknownIssuer", "BadSignature"].iter().any(|sign| error.reason.contains(sign)) {
+                    "another authority issued its certificate".to_owned()
+                } else if expect == ANY && error.reason.ends_with("NotValidForName") {
+                    "its certificate is of another cluster".to_owned()
+                } else {
+                    error.reason
+                };
                 NetError::NotTrusted { addr, expected: expect.to_owned(), why }
             }
             ConnectionError::ConnectionClosed(close) if alert(close.error_code).is_some() => {

@@ -54,7 +54,7 @@ impl Class {
 /// Why bytes are no frame. The stream cannot be read on from there: close it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FrameError {
-    #[error("a frame of {len} bytes, but the bound is {max} (frame_bytes_max)")]
+    #[error("a frame of {len} bytes, but the bound is {max} (setting quic.frame_size_max)")]
     TooLarge { len: usize, max: usize },
     #[error("an empty frame")]
     Empty,
