@@ -381,6 +381,8 @@ struct Tries<'a> {
     attempts: u32,
     /// Some try of this mutation may have been applied.
     perhaps_applied: bool,
+    /// The last words of a node that could not reach enough others.
+    unavailable: Option<(RequestError, Receipt)>,
 }
 
 impl<'a> Tries<'a> {
@@ -396,6 +398,7 @@ impl<'a> Tries<'a> {
             spread: entropy::random_u64(),
             attempts: 0,
             perhaps_applied: false,
+            unavailable: None,
         }
     }
 
@@ -469,11 +472,11 @@ impl<'a> Tries<'a> {
         if miss.node_failed {
             self.calls.refresh_when_older(REFRESH_GAP);
         }
-        if self.is_hopeless(&miss) {
-            return Err(self.give_up(miss, op_id));
+        if let Some((RequestError::Unavailable { .. }, _)) = &miss.refused {
+            self.unavailable = miss.refused.clone();
         }
         let pause = routing::backoff(self.attempts, BACKOFF_BASE, BACKOFF_CAP, entropy::random_u64());
-        if pause >= self.left() {
+        if pause >= self.left() || self.is_hopeless(pause) {
             return Err(self.give_up(miss, op_id));
         }
         tokio::time::sleep(pause).await;
@@ -490,20 +493,20 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// Too few replicas can be reached, everybody who could be asked says so, and it is not the moment after a start or a crash, in which
-    /// they find each other: the caller is better told now than at the end of its patience.
-    fn is_hopeless(&self, miss: &Miss) -> bool {
-        let unavailable = matches!(miss.refused, Some((RequestError::Unavailable { .. }, _)));
-        let waited = entropy::instant() - self.began;
-        unavailable
+    /// Too few replicas can be reached, everybody who could be asked says so, and after this pause it is not the moment after a start or
+    /// a crash any more, in which they find each other: the caller is better told now than at the end of its patience.
+    fn is_hopeless(&self, pause: Duration) -> bool {
+        let waited = entropy::instant() - self.began + pause;
+        self.unavailable.is_some()
             && waited * UNAVAILABLE_SHARES >= self.timeout
             && routing::others_to_try(&self.calls.hops(&self.calls.map(), About::Nothing, &self.failures), None) == 0
     }
 
-    fn give_up(&self, miss: Miss, op_id: Option<OpId>) -> ClientError {
+    fn give_up(&mut self, miss: Miss, op_id: Option<OpId>) -> ClientError {
         let outcome = if self.perhaps_applied { Outcome::Unknown } else { Outcome::NotApplied };
         let waited_ms = (entropy::instant() - self.began).as_millis() as u64;
-        match miss.refused {
+        // That somebody else did not answer is no news beside it.
+        match miss.refused.or(self.unavailable.take()) {
             Some((error, receipt)) => refused(error, outcome, op_id, receipt, self.attempts),
             None => ClientError::NoAnswer { last: miss.last, waited_ms, outcome, op_id, attempts: self.attempts },
         }
