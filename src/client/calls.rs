@@ -476,9 +476,9 @@ impl<'a> Tries<'a> {
             self.unavailable = miss.refused.clone();
         }
         let pause = routing::backoff(self.attempts, BACKOFF_BASE, BACKOFF_CAP, entropy::random_u64());
-        if pause >= self.left() || self.is_hopeless(pause) {
+        let Some(pause) = self.hope(pause).filter(|pause| *pause < self.left()) else {
             return Err(self.give_up(miss, op_id));
-        }
+        };
         tokio::time::sleep(pause).await;
         loop {
             let now_ms = (entropy::instant() - self.calls.born).as_millis() as u64;
@@ -493,13 +493,17 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// Too few replicas can be reached, everybody who could be asked says so, and after this pause it is not the moment after a start or
-    /// a crash any more, in which they find each other: the caller is better told now than at the end of its patience.
-    fn is_hopeless(&self, pause: Duration) -> bool {
-        let waited = entropy::instant() - self.began + pause;
-        self.unavailable.is_some()
-            && waited * UNAVAILABLE_SHARES >= self.timeout
-            && routing::others_to_try(&self.calls.hops(&self.calls.map(), About::Nothing, &self.failures), None) == 0
+    /// The pause to make, if there is any hope. There is none when too few replicas can be reached, everybody who could be asked says so,
+    /// and it is not the moment after a start or a crash any more, in which they find each other: the caller is better told now than
+    /// at the end of its patience.
+    fn hope(&self, pause: Duration) -> Option<Duration> {
+        let others =
+            || routing::others_to_try(&self.calls.hops(&self.calls.map(), About::Nothing, &self.failures), None);
+        if self.unavailable.is_none() || others() > 0 {
+            return Some(pause);
+        }
+        let moment = (self.timeout / UNAVAILABLE_SHARES).saturating_sub(entropy::instant() - self.began);
+        (!moment.is_zero()).then_some(pause.min(moment))
     }
 
     fn give_up(&mut self, miss: Miss, op_id: Option<OpId>) -> ClientError {
