@@ -199,8 +199,9 @@ async fn a_peer_that_dies_and_comes_back_is_linked_again() {
             Node::start_as(identity, socket, control, NetOptions::default(), PeersOptions::default())
         };
         let b = start(first_identity, socket, control.clone());
-        introduce(&[&a, &b]);
+        b.peers.set_members([a.member.clone()]);
         drop(entered);
+        a.peers.set_members([b.member.clone()]);
         let (a_id, b_id) = (a.member.id, b.member.id);
         a.sees(Seen::Up(b_id)).await;
         // Gone without a word, as by SIGKILL.
@@ -303,6 +304,7 @@ async fn clients_are_answered_on_their_link_and_bounded() {
     let endpoint = Endpoint::bind_socket(socket, identity(&authority, "n1", Role::Node), NetOptions::default());
     let (tell, mut told) = mpsc::unbounded_channel();
     let peers = Peers::start(NodeId::from_name("n1"), endpoint.unwrap(), Arc::new(Tell(tell)), options);
+    peers.set_members([]);
     let client = Endpoint::client(identity(&authority, "ops", Role::Client), NetOptions::default()).unwrap();
     let (answer, mut answers) = mpsc::unbounded_channel();
     let sink = Arc::new(Quiet(answer));
