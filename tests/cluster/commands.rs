@@ -478,6 +478,30 @@ async fn where_and_explain_tell_who_holds_a_key_and_who_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledgements_are_spread_over_zones_when_asked() {
+    within(LONGEST, async {
+        // n1 and n3 are in z1, n2 in z2.
+        let mut cluster = Cluster::start_in_zones(3, 2).await;
+        cluster.until_seen_up(1, &["n2", "n3"]).await;
+        told(&run(&cluster, "where a").await.expect(0).out, &["n1  owner  zone z1  up", "n2  owner  zone z2  up"]);
+        for at in 0..8 {
+            let line = format!("put key:{at} x --zones 2 --timeout 10s --explain");
+            told(&run(&cluster, &line).await.expect(0).err, &["2 acknowledgements, 2 zones", "n2  owner  zone z2"]);
+            run(&cluster, &format!("put key:{at} x --write each-quorum --read local-quorum --timeout 10s"))
+                .await
+                .expect(0);
+        }
+        cluster.kill(2).await;
+        cluster.until_seen_up(1, &["n3"]).await;
+        cluster.until_seen_up(3, &["n1"]).await;
+        let refused = run(&cluster, "put a x --zones 2").await.expect(1);
+        told(&refused.err, &["the 2 replicas that can be reached are enough but not in the zones", "missing: n2"]);
+        run(&cluster, "put a x").await.expect(0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_options_and_a_cluster_out_of_reach_are_told_with_what_to_do() {
     within(LONGEST, async {
         let cluster = Cluster::make(1).await;
