@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::decimal::Decimal;
 use super::id::Dot;
 use super::path::{Component, Path, field_prefix};
-use super::row::{Floor, Life, Register, Row, Tally, tally_is_live, tally_value};
+use super::row::{Floor, Holds, Life, Register, Retried, Row, Tally, tally_holds, tally_is_live, tally_value};
 
 /// Some or all rows of one key, in order.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -97,8 +97,8 @@ impl Object {
             })
     }
 
-    /// The visible retried increments that no tally contains.
-    pub fn retries(&self, field: Option<&[u8]>, wall_ms: u64) -> impl Iterator<Item = (&Path, Decimal)> {
+    /// The retried increments of the key or of a field.
+    fn retries(&self, field: Option<&[u8]>, wall_ms: u64) -> impl Iterator<Item = (&Path, &Retried)> {
         let (component, prefix) = match field {
             None => (Component::Retry, Vec::new()),
             Some(field) => (Component::FieldRetry, field_prefix(field)),
@@ -108,13 +108,29 @@ impl Object {
             .range(from..)
             .take_while(move |(path, _)| path.component == component && path.member.starts_with(&prefix))
             .filter_map(move |(path, row)| match row {
-                Row::Retried(retried)
-                    if !retried.counted && !retried.removed && self.is_alive(path.life()?, None, wall_ms) =>
-                {
-                    Some((path, retried.amount))
-                }
+                Row::Retried(retried) if self.is_alive(path.life()?, None, wall_ms) => Some((path, retried)),
                 _ => None,
             })
+    }
+
+    /// How often a retried increment is still to be added to what the tallies say: once, or less than never when several contain it.
+    fn times(&self, path: &Path, retried: &Retried) -> i64 {
+        let mut wanted = i64::from(!retried.removed);
+        let mut live = 0;
+        for tally in &retried.tallies {
+            let Some(life) = path.life() else { continue };
+            let field = path.field();
+            match self.rows.get(&Path::tally(field.as_deref(), life, tally.incarnation)) {
+                Some(Row::Counter { tally: held, floor }) => match tally_holds(held, floor, tally.counter) {
+                    Holds::Live => live += 1,
+                    // Who removed it from the tally has removed it.
+                    Holds::Removed => wanted = 0,
+                    Holds::Nothing => {}
+                },
+                _ => {}
+            }
+        }
+        wanted - live
     }
 
     /// What has been counted here; `None` when nothing has been that was not removed.
@@ -123,8 +139,14 @@ impl Object {
         for (_, tally, floor) in self.tallies(field, wall_ms) {
             sum = Some(sum.unwrap_or(Decimal::ZERO).saturating_add(tally_value(tally, floor)));
         }
-        for (_, amount) in self.retries(field, wall_ms) {
-            sum = Some(sum.unwrap_or(Decimal::ZERO).saturating_add(amount));
+        for (path, retried) in self.retries(field, wall_ms) {
+            let times = self.times(path, retried);
+            if times > 0 {
+                sum = Some(sum.unwrap_or(Decimal::ZERO).saturating_add(retried.amount));
+            }
+            for _ in times..0 {
+                sum = sum.map(|sum| sum.saturating_sub(retried.amount));
+            }
         }
         sum
     }
@@ -214,9 +236,7 @@ impl Object {
                 tally_is_live(tally, floor) && path.life().is_some_and(|life| self.is_alive(life, None, wall_ms))
             }
             Row::Retried(retried) => {
-                !retried.counted
-                    && !retried.removed
-                    && path.life().is_some_and(|life| self.is_alive(life, None, wall_ms))
+                self.times(path, retried) > 0 && path.life().is_some_and(|life| self.is_alive(life, None, wall_ms))
             }
             Row::Deadline(_) => false,
             other => self.row_is_visible(other, wall_ms),

@@ -86,6 +86,15 @@ impl Path {
         Self::counted(field, life, &op_id.0, Component::Retry, Component::FieldRetry)
     }
 
+    /// The operation in a `Retry` member, or in a field's.
+    pub fn op_id(&self) -> Option<OpId> {
+        if !matches!(self.component, Component::Retry | Component::FieldRetry) {
+            return None;
+        }
+        let (_, tail) = self.member.split_at_checked(self.member.len().checked_sub(16)?)?;
+        Some(OpId(tail.try_into().ok()?))
+    }
+
     fn counted(field: Option<&[u8]>, life: Life, tail: &[u8], plain: Component, in_field: Component) -> Self {
         let mut member = Vec::with_capacity(32 + field.map_or(0, <[u8]>::len));
         if let Some(field) = field {

@@ -68,8 +68,8 @@ pub struct Retried {
     /// Every coordinator's dot for it, sorted.
     pub dots: Vec<Dot>,
     pub amount: Decimal,
-    /// Some tally is known to contain it already.
-    pub counted: bool,
+    /// Tallies that it was added to as well, each by the dot with which that was done: sorted, mostly none.
+    pub tallies: Vec<Dot>,
     pub removed: bool,
 }
 
@@ -100,14 +100,42 @@ pub enum Row {
 /// What a mutation puts into a row. The mutation's dot is the entry's.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Put {
-    Register { stamp: Stamp, life: Life, deadline_ms: Option<u64>, payload: Option<Bytes> },
-    Birth { life: Life },
-    Sibling { life: Life, payload: Bytes },
-    Tally { run: u64, total: Decimal },
-    Floor { upto: u64, total: Decimal },
-    Retried { amount: Decimal },
-    RetriedRemoved { amount: Decimal },
-    Deadline { stamp: Stamp, at_ms: Option<u64> },
+    Register {
+        stamp: Stamp,
+        life: Life,
+        deadline_ms: Option<u64>,
+        payload: Option<Bytes>,
+    },
+    Birth {
+        life: Life,
+    },
+    Sibling {
+        life: Life,
+        payload: Bytes,
+    },
+    Tally {
+        run: u64,
+        total: Decimal,
+    },
+    Floor {
+        upto: u64,
+        total: Decimal,
+    },
+    Retried {
+        amount: Decimal,
+    },
+    RetriedRemoved {
+        amount: Decimal,
+    },
+    /// The increment was found in a tally too, where this dot added it.
+    RetriedTallied {
+        amount: Decimal,
+        tally: Dot,
+    },
+    Deadline {
+        stamp: Stamp,
+        at_ms: Option<u64>,
+    },
 }
 
 impl Put {
@@ -132,10 +160,13 @@ impl Row {
             Put::Tally { run, total } => Row::Counter { tally: Some(Tally { dot, run, total }), floor: None },
             Put::Floor { upto, total } => Row::Counter { tally: None, floor: Some(Floor { dot, upto, total }) },
             Put::Retried { amount } => {
-                Row::Retried(Retried { dots: vec![dot], amount, counted: false, removed: false })
+                Row::Retried(Retried { dots: vec![dot], amount, tallies: Vec::new(), removed: false })
             }
             Put::RetriedRemoved { amount } => {
-                Row::Retried(Retried { dots: vec![dot], amount, counted: false, removed: true })
+                Row::Retried(Retried { dots: vec![dot], amount, tallies: Vec::new(), removed: true })
+            }
+            Put::RetriedTallied { amount, tally } => {
+                Row::Retried(Retried { dots: vec![dot], amount, tallies: vec![tally], removed: false })
             }
             Put::Deadline { stamp, at_ms } => Row::Deadline(Deadline { dot, stamp, at_ms }),
         }
@@ -178,7 +209,9 @@ impl Row {
                 one.dots.extend(two.dots);
                 one.dots.sort_unstable();
                 one.dots.dedup();
-                one.counted |= two.counted;
+                one.tallies.extend(two.tallies);
+                one.tallies.sort_unstable();
+                one.tallies.dedup();
                 one.removed |= two.removed;
                 Row::Retried(one)
             }
@@ -245,6 +278,25 @@ pub fn tally_value(tally: &Option<Tally>, floor: &Option<Floor>) -> Decimal {
 /// Is there anything in a counter row that was not removed?
 pub fn tally_is_live(tally: &Option<Tally>, floor: &Option<Floor>) -> bool {
     tally.is_some_and(|tally| floor.is_none_or(|floor| floor.upto < tally.dot.counter))
+}
+
+/// Has this tally's row taken in the mutation with which its incarnation made `counter`, and has that been removed again?
+pub fn tally_holds(tally: &Option<Tally>, floor: &Option<Floor>, counter: u64) -> Holds {
+    if floor.is_some_and(|floor| floor.upto >= counter) {
+        Holds::Removed
+    } else if tally.is_some_and(|tally| tally.run < counter && counter <= tally.dot.counter) {
+        Holds::Live
+    } else {
+        Holds::Nothing
+    }
+}
+
+/// See [`tally_holds`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holds {
+    Nothing,
+    Live,
+    Removed,
 }
 
 /// The law, for one row of two replicas: each side's row and what that side has seen.

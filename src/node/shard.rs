@@ -30,11 +30,10 @@ const PAGE_BYTES: usize = 256 << 10;
 const SCAN_ROWS_MAX: usize = 20_000;
 /// Operation ids that doors made are kept for this long.
 const RECENT_US: u64 = 60_000_000;
+/// The log, which has the operation ids, is kept for at least this long after every owner has it: a door's retry may be under way.
+const LOG_KEEP_US: u64 = 10_000_000;
 /// A page of hints that is not acknowledged for this long is sent again.
 const HINT_RETRY_US: u64 = 3_000_000;
-/// The log of a partition is trimmed when at least this much of it can go, or now and then.
-const TRIM_MIN: u64 = 32;
-const TRIM_ALL_ROUNDS: u64 = 10;
 
 /// A scan that was sent to an owner.
 struct Scanning {
@@ -74,6 +73,8 @@ pub struct Shard {
     exchange: Exchange,
     scans: BTreeMap<Ticket, Scanning>,
     deliveries: BTreeMap<Ticket, Delivery>,
+    /// What all owners had seen at an earlier moment: up to there the log goes when it is old enough.
+    cuts: BTreeMap<Partition, (Context, u64)>,
     next: Ticket,
     round_at_us: u64,
     rounds: u64,
@@ -92,6 +93,7 @@ impl Shard {
     ) -> Result<Self, StoreError> {
         let partitions = view.layout.partitions;
         let mut replica = Replica::new(incarnation, partitions);
+        replica.now_us = now.mono_us;
         let mine = |partition: &Partition| partition.0 % options.lanes == options.lane;
         for partition in view.partitions_owned(options.me).filter(mine) {
             replica.state(turn, partition)?;
@@ -108,6 +110,7 @@ impl Shard {
             exchange,
             scans: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             next: (Ticket::from(options.lane) << 48) | (1 << 47),
             round_at_us: now.mono_us,
             rounds: 0,
@@ -296,7 +299,7 @@ impl Shard {
             }
             Body::Repair { ticket, key, rows, sync } => {
                 let result = if self.view.is_owner(partition, self.options.me) {
-                    self.replica.take_repair(turn, &key, rows)?;
+                    self.replica.take_repair(turn, now, &key, rows)?;
                     self.stats.add("repairs_taken_total", 1);
                     out.sync |= sync;
                     Ok(Kept { fsynced: sync, newer: None })
@@ -426,7 +429,7 @@ impl Shard {
     fn round(&mut self, now: Now, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
         self.rounds += 1;
         self.exchange.begin_round(now.mono_us);
-        self.replica.forget_recent(now.mono_us.saturating_sub(RECENT_US));
+        self.replica.forget_recent(now.mono_us, RECENT_US);
         let me = self.options.me;
         let view = self.view.clone();
         let mut stable = Vec::new();
@@ -440,12 +443,14 @@ impl Shard {
                 }
             }
             if state.log_entries > 0 {
-                let others = view.owners(partition).filter(|peer| *peer != me);
-                let cut = self.exchange.stable(partition, &state.seen, others);
-                let ready = state.log_start.lacks(&cut);
-                if ready >= TRIM_MIN || (ready > 0 && self.rounds.is_multiple_of(TRIM_ALL_ROUNDS)) {
+                if self.cuts.get(&partition).is_some_and(|(_, at_us)| at_us + LOG_KEEP_US <= now.mono_us)
+                    && let Some((cut, _)) = self.cuts.remove(&partition)
+                {
                     stable.push((partition, cut));
                 }
+                let others = view.owners(partition).filter(|peer| *peer != me);
+                let cut = || (self.exchange.stable(partition, &state.seen, others), now.mono_us);
+                self.cuts.entry(partition).or_insert_with(cut);
             }
         }
         for (partition, cut) in stable {
@@ -497,7 +502,7 @@ impl Shard {
         }
         let promised = self.exchange.full_sync_context(partition, after.is_none(), &context);
         self.stats.add("sync_rows_total", rows.len() as u64);
-        self.replica.take_row_page(turn, partition, &context, after.as_ref(), rows, next.as_ref())?;
+        self.replica.take_row_page(turn, now, partition, &context, after.as_ref(), rows, next.as_ref())?;
         match next {
             Some(next) => background(out, from, partition, Body::SyncPull { after: Some(next) }),
             None => {

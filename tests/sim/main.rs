@@ -57,6 +57,11 @@ fn seeds_hold() {
     for (kind, seeds) in &kinds {
         println!("FAILED {kind}: {} seeds, {:?}", seeds.len(), &seeds[..seeds.len().min(12)]);
     }
+    for verdict in failed.iter().take(40) {
+        let violation = verdict.violation.as_ref().expect("failed");
+        let message: String = violation.message.chars().take(400).collect();
+        println!("seed {}: {}: {message}", verdict.seed, violation.checker);
+    }
     if let Some(verdict) = failed.first() {
         fail(verdict);
     }

@@ -550,12 +550,13 @@ impl Coordinator {
         if let Err(error) = self.reach(desk, &running) {
             return self.finish(desk, running, Err(error));
         }
-        if !running.request.fresh
-            && let Some(op_id) = running.request.op_id
-        {
-            let known = op_known
-                || hinted.iter().any(|delta| delta.op_id == Some(op_id))
-                || desk.replica.known_op(desk.turn, running.partition, op_id)?.is_some();
+        if let Some(op_id) = running.request.op_id {
+            // One that says it is fresh may have been sent on twice.
+            let known = desk.replica.knows_recent(op_id)
+                || !running.request.fresh
+                    && (op_known
+                        || hinted.iter().any(|delta| delta.op_id == Some(op_id))
+                        || desk.replica.known_op(desk.turn, running.partition, op_id)?.is_some());
             if known {
                 return self.repeat(desk, running, object, owner);
             }
@@ -582,7 +583,7 @@ impl Coordinator {
             desk.stats.add("read_repairs_total", 1);
             let key = running.request.key.clone();
             if *node == me {
-                desk.replica.take_repair(desk.turn, &key, rows)?;
+                desk.replica.take_repair(desk.turn, desk.now, &key, rows)?;
             } else {
                 let body = Body::Repair { ticket: None, key, rows, sync: false };
                 desk.out.sends.push((*node, Traffic::Background, PeerMessage { partition: running.partition, body }));
@@ -685,7 +686,7 @@ impl Coordinator {
             return Ok(true);
         }
         desk.stats.add("stand_in_coordinated_total", 1);
-        desk.replica.spend(desk.turn, delta)?;
+        desk.replica.spend(desk.turn, desk.now, delta)?;
         let limit = desk.options.hint_bytes_max;
         for away in desk.view.owners(running.partition) {
             if !desk.hints.keep(desk.turn, running.partition, away, delta, limit)? {
@@ -707,7 +708,7 @@ impl Coordinator {
             .map(|(path, row)| RepairRow { path, row: Some(row), removed: Vec::new() })
             .collect();
         if owner {
-            desk.replica.take_repair(desk.turn, &request.key, rows.clone())?;
+            desk.replica.take_repair(desk.turn, desk.now, &request.key, rows.clone())?;
         }
         self.release_key(desk, &mut running)?;
         self.replicate(desk, running, Payload::Repair(rows), reply, 0)

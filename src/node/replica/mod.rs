@@ -138,6 +138,8 @@ pub struct Replica {
     due: BTreeSet<Partition>,
     /// Log entries over all loaded partitions.
     pub log_entries: u64,
+    /// The last moment that this replica was told: operation ids found in the log count as of then.
+    pub now_us: u64,
 }
 
 impl Replica {
@@ -150,6 +152,7 @@ impl Replica {
             recent: RecentOps::default(),
             due: BTreeSet::new(),
             log_entries: 0,
+            now_us: 0,
         }
     }
 
@@ -186,7 +189,7 @@ impl Replica {
             }
         }
         let mut damaged = None;
-        let recent = &mut self.recent;
+        let (recent, now_us) = (&mut self.recent, self.now_us);
         let (from, to) = log_range(partition);
         turn.scan(Space::Log, &from, &to, &mut |key, value| match (
             parse_log_key(key),
@@ -197,7 +200,7 @@ impl Replica {
                 state.newest = state.newest.max(entry.made);
                 state.log_entries += 1;
                 if let Some(op_id) = entry.op_id {
-                    recent.insert(op_id, Known { dot, tally: entry.tally }, 0);
+                    recent.insert(op_id, Known { dot, tally: entry.tally }, now_us);
                 }
                 true
             }
@@ -280,12 +283,18 @@ impl Replica {
     }
 
     /// A stand-in's dots: minted here, kept in hints, never claimed as rows. Only the counter is remembered.
-    pub fn spend(&mut self, turn: &mut Turn, delta: &Delta) -> Result<(), StoreError> {
+    pub fn spend(&mut self, turn: &mut Turn, now: Now, delta: &Delta) -> Result<(), StoreError> {
         let partition = self.partition_of(&delta.key);
-        let state = self.state(turn, partition)?;
+        self.state(turn, partition)?;
         for mutation in &delta.mutations {
+            let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded above");
             state.spent = state.spent.max(mutation.dot.counter);
+            if let Some(op_id) = delta.op_id {
+                let tally = mutation.effects.iter().any(|effect| matches!(effect.put, Some(Put::Tally { .. })));
+                self.recent.insert(op_id, Known { dot: mutation.dot, tally }, now.mono_us);
+            }
         }
+        let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded above");
         state.checkpoint_due = true;
         self.due.insert(partition);
         Ok(())
@@ -297,6 +306,7 @@ impl Replica {
         let prefix = key_prefix(partition, &delta.key);
         let me = self.incarnation;
         let mut taken = Taken::default();
+        let mut claims = Vec::new();
         self.state(turn, partition)?;
         for mutation in &delta.mutations {
             let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded above");
@@ -322,32 +332,100 @@ impl Replica {
                 tally,
                 made: delta.made,
             };
-            self.note(turn, now, partition, mutation.dot, &entry);
+            self.note(turn, now, partition, mutation.dot, &entry)?;
+            for effect in &mutation.effects {
+                let is_tally = matches!(effect.put, Some(Put::Tally { .. }));
+                claims.extend(self.claim(turn, partition, &effect.path, is_tally, delta.op_id, mutation.dot)?);
+            }
         }
         let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded above");
         state.newest = state.newest.max(delta.made);
+        self.settle(turn, now, &delta.key, claims)?;
         Ok(taken)
     }
 
+    /// An operation was counted twice if a tally contains it and a retried increment stands under its id as well. Gives where the
+    /// latter would stand and the dot that the former has it by, when `path`, just written, makes that possible.
+    pub(super) fn claim(
+        &self,
+        turn: &Turn,
+        partition: Partition,
+        path: &Path,
+        is_tally: bool,
+        op_id: Option<OpId>,
+        dot: Dot,
+    ) -> Result<Option<(Path, Dot)>, StoreError> {
+        if let Some(op_id) = path.op_id() {
+            let known = self.known_op(turn, partition, op_id)?;
+            return Ok(known.filter(|known| known.tally).map(|known| (path.clone(), known.dot)));
+        }
+        let retries = self.partitions[partition.0 as usize].as_ref().is_some_and(|state| state.retries);
+        Ok(match (op_id, path.life()) {
+            (Some(op_id), Some(life)) if is_tally && retries => {
+                Some((Path::retry(path.field().as_deref(), life, op_id), dot))
+            }
+            _ => None,
+        })
+    }
+
+    /// Says of increments found both retried and in a tally that they are. That is a mutation like any other, so that replicas that
+    /// cannot know it by themselves learn it; several may say the same.
+    pub(super) fn settle(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        key: &Key,
+        claims: Vec<(Path, Dot)>,
+    ) -> Result<(), StoreError> {
+        for (path, tally) in claims {
+            let partition = self.partition_of(key);
+            let at = row_key(&key_prefix(partition, key), &path);
+            let Some(Row::Retried(retried)) = get_row(turn, &at)? else { continue };
+            if retried.tallies.contains(&tally) {
+                continue;
+            }
+            let put = Some(Put::RetriedTallied { amount: retried.amount, tally });
+            let effect = Effect { path, removes: Vec::new(), put };
+            self.mint(turn, now, key, None, false, Hlc(0), |mint| {
+                vec![Mutation { dot: mint.dot(), effects: vec![effect] }]
+            })?;
+        }
+        Ok(())
+    }
+
     /// Enters a dot into `seen` and the log.
-    pub(super) fn note(&mut self, turn: &mut Turn, now: Now, partition: Partition, dot: Dot, entry: &LogEntry) {
+    pub(super) fn note(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        partition: Partition,
+        dot: Dot,
+        entry: &LogEntry,
+    ) -> Result<(), StoreError> {
         let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded by every caller");
         if state.dead.remove(&dot) {
             turn.delete(Space::Meta, dead_key(partition, dot));
         }
         if !state.seen.insert(dot) {
-            return;
+            return Ok(());
         }
         state.version += 1;
         state.log_entries += 1;
         self.log_entries += 1;
         turn.put(Space::Log, log_key(partition, dot), codec::encode(entry));
-        if let Some(op_id) = entry.op_id {
-            self.recent.insert(op_id, Known { dot, tally: entry.tally }, now.mono_us);
-            if entry.remember {
-                turn.put(Space::Meta, op_key(partition, op_id), codec::encode(&Known { dot, tally: entry.tally }));
-            }
+        let Some(op_id) = entry.op_id else { return Ok(()) };
+        let mut known = Known { dot, tally: entry.tally };
+        // That a tally contains it must not be forgotten for a retry of it.
+        if entry.paths.iter().any(|path| path.op_id().is_some())
+            && let Some(before) = self.known_op(turn, partition, op_id)?.filter(|before| before.tally)
+        {
+            known = before;
         }
+        self.recent.insert(op_id, known, now.mono_us);
+        if entry.remember {
+            turn.put(Space::Meta, op_key(partition, op_id), codec::encode(&known));
+        }
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -369,30 +447,8 @@ impl Replica {
             && effect.put.as_ref().and_then(Put::stamp).is_some_and(|stamp| stamp.hlc > state.newest);
         let before = if blind { None } else { get_row(turn, &at)? };
         let mut put = effect.put.clone();
-        if let (Some(op_id), Some(Put::Retried { amount })) = (delta.op_id, &put) {
-            if !state.retries {
-                state.retries = true;
-                state.checkpoint_due = true;
-                self.due.insert(partition);
-            }
-            let counted = self.known_op(turn, partition, op_id)?.is_some_and(|known| known.tally);
-            if counted && !dead {
-                let amount = *amount;
-                let row =
-                    Row::Retried(crate::data::row::Retried { dots: vec![dot], amount, counted: true, removed: false });
-                let joined = match before {
-                    Some(before) => before.joined(row),
-                    None => row,
-                };
-                turn.put(Space::Rows, at, codec::encode(&joined));
-                self.kinds.saw(&delta.key, effect.path.component);
-                return Ok(None);
-            }
-        }
-        if let (Some(op_id), Some(Put::Tally { .. })) = (delta.op_id, &put)
-            && self.partitions[partition.0 as usize].as_ref().is_some_and(|state| state.retries)
-        {
-            self.void_retry(turn, prefix, effect, op_id)?;
+        if matches!(put, Some(Put::Retried { .. })) {
+            self.has_retries(partition);
         }
         if dead {
             put = None;
@@ -418,19 +474,18 @@ impl Replica {
         Ok(applied.newer)
     }
 
-    /// A tally contains this operation: a retried increment of the same id does not count.
-    fn void_retry(&self, turn: &mut Turn, prefix: &[u8], effect: &Effect, op_id: OpId) -> Result<(), StoreError> {
-        let Some(life) = effect.path.life() else { return Ok(()) };
-        let field = effect.path.field();
-        let path = Path::retry(field.as_deref(), life, op_id);
-        let at = row_key(prefix, &path);
-        if let Some(Row::Retried(mut retried)) = get_row(turn, &at)?
-            && !retried.counted
-        {
-            retried.counted = true;
-            turn.put(Space::Rows, at, codec::encode(&Row::Retried(retried)));
+    /// From now on tallies are compared with retried increments.
+    pub(super) fn has_retries(&mut self, partition: Partition) {
+        let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded by every caller");
+        if !std::mem::replace(&mut state.retries, true) {
+            state.checkpoint_due = true;
+            self.due.insert(partition);
         }
-        Ok(())
+    }
+
+    /// The operation is remembered from the last moments, in memory.
+    pub fn knows_recent(&self, op_id: OpId) -> bool {
+        self.recent.get(op_id).is_some()
     }
 
     /// The dot that an operation became, if this replica remembers.
@@ -548,8 +603,9 @@ impl Replica {
     }
 
     /// Forgets operation ids that no door retries any more.
-    pub fn forget_recent(&mut self, before_us: u64) {
-        self.recent.forget(before_us);
+    pub fn forget_recent(&mut self, now_us: u64, keep_us: u64) {
+        self.now_us = now_us;
+        self.recent.forget(now_us.saturating_sub(keep_us));
     }
 
     /// Marks a partition's checkpoint to be written with this turn.

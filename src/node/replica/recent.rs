@@ -31,7 +31,8 @@ impl RecentOps {
     pub fn insert(&mut self, op_id: OpId, known: Known, at_us: u64) {
         match self.known.get_mut(&op_id) {
             // A retry that was counted on its own meets the tally that contains it: the tally is what counts.
-            Some(held) => held.tally |= known.tally,
+            Some(held) if known.tally && !held.tally => *held = known,
+            Some(_) => {}
             None => {
                 self.known.insert(op_id, known);
                 self.order.push_back((op_id, at_us));

@@ -10,13 +10,13 @@ use crate::data::clock::Now;
 use crate::data::context::Context;
 use crate::data::id::{Dot, Partition};
 use crate::data::op::Key;
-use crate::data::path::{Path, key_prefix, parse_row_key, row_key};
+use crate::data::path::{Component, Path, key_prefix, parse_row_key, row_key};
 use crate::data::row::{Row, merge};
 use crate::storage::{Space, StoreError};
 use crate::wire::codec;
 use crate::wire::message::{LogRow, RepairRow};
 
-use super::{LogEntry, Replica, Turn, corrupt, decode, get_row, log_key, upper_bound};
+use super::{LogEntry, Replica, Turn, corrupt, decode, get_row, log_key, log_range, upper_bound};
 
 /// Up to here single deletes are cheaper for the store than a range.
 const POINT_DELETES_MAX: u64 = 16;
@@ -135,9 +135,12 @@ impl Replica {
             }
             let prefix = key_prefix(partition, &entry.key);
             let mut tally = false;
+            let mut claims = Vec::new();
             let mut paths = Vec::with_capacity(entry.rows.len());
             for (path, row) in entry.rows {
-                tally |= matches!(row, Some(Row::Counter { .. }));
+                // A tally's own dot has its incarnation; another's touched the row's floor.
+                tally |= matches!(row, Some(Row::Counter { tally: Some(tally), .. })
+                    if tally.dot.incarnation == entry.dot.incarnation);
                 self.join_row(turn, partition, &entry.key, &prefix, &path, row, &mine, theirs)?;
                 paths.push(path);
             }
@@ -150,7 +153,12 @@ impl Replica {
                 made: entry.made,
             };
             self.state(turn, partition)?;
-            self.note(turn, now, partition, entry.dot, &noted);
+            self.note(turn, now, partition, entry.dot, &noted)?;
+            for path in &noted.paths {
+                let is_tally = tally && matches!(path.component, Component::Counter | Component::FieldCounter);
+                claims.extend(self.claim(turn, partition, path, is_tally, noted.op_id, entry.dot)?);
+            }
+            self.settle(turn, now, &noted.key, claims)?;
         }
         Ok(amnesia)
     }
@@ -171,6 +179,9 @@ impl Replica {
         let at = row_key(prefix, path);
         let before = get_row(turn, &at)?;
         let stamp = row.as_ref().and_then(Row::stamp);
+        if matches!(row, Some(Row::Retried(_))) {
+            self.has_retries(partition);
+        }
         let after = merge(before.clone(), mine, row, theirs);
         if let Some(stamp) = stamp {
             let state = self.state(turn, partition)?;
@@ -193,7 +204,13 @@ impl Replica {
     }
 
     /// Read repair: takes merged rows. Entries that were removed here in the meantime stay removed.
-    pub fn take_repair(&mut self, turn: &mut Turn, key: &Key, rows: Vec<RepairRow>) -> Result<(), StoreError> {
+    pub fn take_repair(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        key: &Key,
+        rows: Vec<RepairRow>,
+    ) -> Result<(), StoreError> {
         let partition = self.partition_of(key);
         let prefix = key_prefix(partition, key);
         let mine = self.state(turn, partition)?.knowledge();
@@ -201,8 +218,23 @@ impl Replica {
             // What was found removed is what a peer that knows just these dots would lack.
             let theirs: Context = removed.into_iter().collect();
             self.join_row(turn, partition, key, &prefix, &path, row, &mine, &theirs)?;
+            self.settle_row(turn, now, partition, key, &path)?;
         }
         Ok(())
+    }
+
+    /// A retried increment may have come of which this replica knows that a tally has it.
+    fn settle_row(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        partition: Partition,
+        key: &Key,
+        path: &Path,
+    ) -> Result<(), StoreError> {
+        let Some(op_id) = path.op_id() else { return Ok(()) };
+        let Some(known) = self.known_op(turn, partition, op_id)?.filter(|known| known.tally) else { return Ok(()) };
+        self.settle(turn, now, key, vec![(path.clone(), known.dot)])
     }
 
     /// Drops the log up to what every owner has seen.
@@ -286,9 +318,11 @@ impl Replica {
     }
 
     /// Takes a page of a peer's rows: a merge-join over the range that it covers, so that what the peer removed goes here too.
+    #[allow(clippy::too_many_arguments)]
     pub fn take_row_page(
         &mut self,
         turn: &mut Turn,
+        now: Now,
         partition: Partition,
         theirs: &Context,
         after: Option<&Bytes>,
@@ -327,6 +361,7 @@ impl Replica {
             let row = (row != Row::Births(Vec::new())).then_some(row);
             let prefix = key_prefix(partition, &key);
             changed += u64::from(self.join_row(turn, partition, &key, &prefix, &path, row, &mine, theirs)?);
+            self.settle_row(turn, now, partition, &key, &path)?;
         }
         Ok(changed)
     }
@@ -339,12 +374,35 @@ impl Replica {
             return Ok(true);
         }
         state.seen.join(seen);
+        // What came as rows has no entry in this log, or one that is not whole: whoever lacks it is sent rows as well.
+        state.log_start.join(seen);
         let known = state.seen.clone();
-        state.log_start.join(&seen.meet(&known));
         state.dead.retain(|dot| !known.contains(*dot));
         state.version += 1;
         self.checkpoint(partition);
+        self.drop_entries_below_start(turn, partition)?;
         Ok(false)
+    }
+
+    fn drop_entries_below_start(&mut self, turn: &mut Turn, partition: Partition) -> Result<(), StoreError> {
+        let state = self.state(turn, partition)?;
+        let start = state.log_start.clone();
+        let (from, to) = log_range(partition);
+        let mut doomed = Vec::new();
+        turn.scan(Space::Log, &from, &to, &mut |key, _| {
+            if super::parse_log_key(key).is_some_and(|dot| start.contains(dot)) {
+                doomed.push(key.to_vec());
+            }
+            true
+        })?;
+        let gone = doomed.len() as u64;
+        for key in doomed {
+            turn.delete(Space::Log, key);
+        }
+        let state = self.state(turn, partition)?;
+        state.log_entries -= gone;
+        self.log_entries -= gone;
+        Ok(())
     }
 }
 
