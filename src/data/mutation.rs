@@ -58,7 +58,7 @@ impl Delta {
             48 + effect.path.member.len()
                 + effect.removes.len() * 12
                 + match &effect.put {
-                    Some(Put::Register { payload: Some(payload), .. }) => payload.len(),
+                    Some(Put::Register { payload: Some(payload), .. } | Put::Field { payload, .. }) => payload.len(),
                     Some(Put::Sibling { payload, .. }) => payload.len(),
                     _ => 0,
                 }

@@ -59,16 +59,16 @@ impl Object {
 
     /// The visible register of the key, or of a field.
     pub fn register(&self, field: Option<&[u8]>, wall_ms: u64) -> Option<&Register> {
+        let shows = |register: &&Register| {
+            register.payload.is_some() && self.is_alive(register.life, register.deadline_ms, wall_ms)
+        };
         let path = match field {
             None => Path::new(Component::Register, Bytes::new()),
             Some(field) => Path::new(Component::Field, Bytes::copy_from_slice(field)),
         };
-        match self.rows.get(&path) {
-            Some(Row::Register(register))
-                if register.payload.is_some() && self.is_alive(register.life, register.deadline_ms, wall_ms) =>
-            {
-                Some(register)
-            }
+        match self.rows.get(&path)? {
+            Row::Register(register) => Some(register).filter(shows),
+            Row::Field(entries) => entries.iter().filter(shows).max_by_key(|entry| entry.stamp),
             _ => None,
         }
     }
@@ -222,6 +222,7 @@ impl Object {
         match row {
             Row::Births(births) => births.iter().any(|birth| self.is_alive(birth.life, None, wall_ms)),
             Row::Sibling(sibling) => self.is_alive(sibling.life, None, wall_ms),
+            Row::Field(entries) => entries.iter().any(|entry| self.is_alive(entry.life, entry.deadline_ms, wall_ms)),
             Row::Register(register) => {
                 register.payload.is_some() && self.is_alive(register.life, register.deadline_ms, wall_ms)
             }

@@ -2,7 +2,9 @@
 //!
 //! 1. Every entry of a row carries the dot of the mutation that put it there. One dot puts at most one entry that can be removed
 //!    by name, so to remove a dot is to remove one entry.
-//! 2. A register keeps, of the entries that survive the law, the one with the highest stamp.
+//! 2. A register keeps, of the entries that survive the law, the one with the highest stamp. A field keeps them all and shows that
+//!    one: a field's entries are removed by name, and what a higher stamp had hidden at one replica, but not at another that never saw
+//!    it, must still be there at both when the hiding one is removed.
 //! 3. A tally is one incarnation's running total and is written by that incarnation alone, so the later one contains the earlier;
 //!    what was removed is a floor under it (two counters that only grow: `crdt.md` section 1, "resettable counter", exact).
 //!
@@ -85,6 +87,8 @@ pub struct Deadline {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Row {
     Register(Register),
+    /// A map field's writes that nobody has superseded. Sorted by dot, never empty.
+    Field(Vec<Register>),
     /// Sorted by dot, never empty.
     Births(Vec<Birth>),
     Sibling(Sibling),
@@ -105,6 +109,11 @@ pub enum Put {
         life: Life,
         deadline_ms: Option<u64>,
         payload: Option<Bytes>,
+    },
+    Field {
+        stamp: Stamp,
+        life: Life,
+        payload: Bytes,
     },
     Birth {
         life: Life,
@@ -142,7 +151,7 @@ impl Put {
     /// The stamp that decides, for those that are decided by one.
     pub fn stamp(&self) -> Option<Stamp> {
         match self {
-            Put::Register { stamp, .. } | Put::Deadline { stamp, .. } => Some(*stamp),
+            Put::Register { stamp, .. } | Put::Field { stamp, .. } | Put::Deadline { stamp, .. } => Some(*stamp),
             _ => None,
         }
     }
@@ -154,6 +163,9 @@ impl Row {
         match put {
             Put::Register { stamp, life, deadline_ms, payload } => {
                 Row::Register(Register { dot, stamp, life, deadline_ms, payload })
+            }
+            Put::Field { stamp, life, payload } => {
+                Row::Field(vec![Register { dot, stamp, life, deadline_ms: None, payload: Some(payload) }])
             }
             Put::Birth { life } => Row::Births(vec![Birth { dot, life }]),
             Put::Sibling { life, payload } => Row::Sibling(Sibling { dot, life, payload }),
@@ -176,6 +188,12 @@ impl Row {
     pub fn joined(self, other: Row) -> Row {
         match (self, other) {
             (Row::Register(one), Row::Register(two)) => Row::Register(if two.stamp > one.stamp { two } else { one }),
+            (Row::Field(mut one), Row::Field(two)) => {
+                one.extend(two);
+                one.sort_unstable_by_key(|entry| entry.dot);
+                one.dedup_by_key(|entry| entry.dot);
+                Row::Field(one)
+            }
             (Row::Deadline(one), Row::Deadline(two)) => Row::Deadline(if two.stamp > one.stamp { two } else { one }),
             (Row::Births(mut one), Row::Births(two)) => {
                 one.extend(two);
@@ -224,6 +242,10 @@ impl Row {
     pub fn without(self, dots: &[Dot]) -> Option<Row> {
         match self {
             Row::Register(register) => (!dots.contains(&register.dot)).then_some(Row::Register(register)),
+            Row::Field(mut entries) => {
+                entries.retain(|entry| !dots.contains(&entry.dot));
+                (!entries.is_empty()).then_some(Row::Field(entries))
+            }
             Row::Sibling(sibling) => (!dots.contains(&sibling.dot)).then_some(Row::Sibling(sibling)),
             Row::Births(mut births) => {
                 births.retain(|birth| !dots.contains(&birth.dot));
@@ -237,6 +259,7 @@ impl Row {
     pub fn removable(&self) -> Vec<Dot> {
         match self {
             Row::Register(register) => vec![register.dot],
+            Row::Field(entries) => entries.iter().map(|entry| entry.dot).collect(),
             Row::Sibling(sibling) => vec![sibling.dot],
             Row::Births(births) => births.iter().map(|birth| birth.dot).collect(),
             Row::Counter { .. } | Row::Retried(_) | Row::Deadline(_) => Vec::new(),
@@ -259,6 +282,7 @@ impl Row {
     pub fn stamp(&self) -> Option<Stamp> {
         match self {
             Row::Register(register) => Some(register.stamp),
+            Row::Field(entries) => entries.iter().map(|entry| entry.stamp).max(),
             Row::Deadline(deadline) => Some(deadline.stamp),
             _ => None,
         }

@@ -79,7 +79,6 @@ pub struct Shard {
     round_at_us: u64,
     rounds: u64,
     stats: Stats,
-    amnesia: bool,
 }
 
 impl Shard {
@@ -115,7 +114,6 @@ impl Shard {
             round_at_us: now.mono_us,
             rounds: 0,
             stats: Stats::default(),
-            amnesia: false,
             view,
             options,
         })
@@ -172,7 +170,7 @@ impl Shard {
     /// A dot of this incarnation came from outside that was never minted here: the store lost its memory, and the incarnation must
     /// not be used any more. Tells once.
     pub fn take_amnesia(&mut self) -> bool {
-        std::mem::take(&mut self.amnesia)
+        std::mem::take(&mut self.replica.amnesia)
     }
 
     /// Goes on under another incarnation.
@@ -297,9 +295,9 @@ impl Shard {
                 let (coordinator, mut desk) = self.desk(now, turn, out);
                 coordinator.handle_forward_reply(&mut desk, from, ticket, *response)?;
             }
-            Body::Repair { ticket, key, rows, sync } => {
+            Body::Repair { ticket, key, context, rows, sync } => {
                 let result = if self.view.is_owner(partition, self.options.me) {
-                    self.replica.take_repair(turn, now, &key, rows)?;
+                    self.replica.take_repair(turn, now, &key, &context, rows)?;
                     self.stats.add("repairs_taken_total", 1);
                     out.sync |= sync;
                     Ok(Kept { fsynced: sync, newer: None })
@@ -334,7 +332,7 @@ impl Shard {
                 }
                 let taken = entries.len() as u64;
                 self.stats.add("exchange_rows_taken_total", taken);
-                self.amnesia |= self.replica.take_log_rows(turn, now, partition, &context, entries)?;
+                self.replica.take_log_rows(turn, now, partition, &context, entries)?;
                 if trimmed {
                     self.stats.add("full_syncs_total", 1);
                     background(out, from, partition, Body::SyncPull { after: None });
@@ -390,7 +388,6 @@ impl Shard {
             return Ok(Err(Refusal::NotOwner { layout: self.view.layout.version }));
         }
         let taken = self.replica.take(turn, now, delta, false)?;
-        self.amnesia |= taken.amnesia;
         Ok(Ok(taken.newer))
     }
 
@@ -506,7 +503,7 @@ impl Shard {
         match next {
             Some(next) => background(out, from, partition, Body::SyncPull { after: Some(next) }),
             None => {
-                self.amnesia |= self.replica.finish_sync(turn, partition, &promised)?;
+                self.replica.finish_sync(turn, partition, &promised)?;
                 self.exchange.end_pull(partition);
                 self.pull_next(now, turn, out)?;
             }

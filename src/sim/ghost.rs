@@ -86,11 +86,12 @@ impl Ghost {
 
     fn saw(&mut self, node: usize, incarnation: Incarnation, at: GlobalDot, op_id: Option<OpId>) -> Result<(), String> {
         match self.operation.get(&at) {
-            Some(known) if *known != op_id => {
+            Some(Some(known)) if op_id.is_some_and(|op_id| op_id != *known) => {
                 return Err(format!("dot {:?} of {:?} is bound to {known:?} and to {op_id:?}", at.1, at.0));
             }
-            Some(_) => {}
-            None => {
+            Some(Some(_)) => {}
+            // A repair brings rows and their dots, and knows of no operation.
+            Some(None) | None => {
                 self.operation.insert(at, op_id);
             }
         }

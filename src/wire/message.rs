@@ -64,6 +64,8 @@ pub enum Body {
     Repair {
         ticket: Option<Ticket>,
         key: Key,
+        /// What is known in all of the answers that the rows were merged from.
+        context: Context,
         rows: Vec<RepairRow>,
         sync: bool,
     },
@@ -170,7 +172,6 @@ pub enum Rows {
 pub struct RepairRow {
     pub path: Path,
     pub row: Option<Row>,
-    pub removed: Vec<Dot>,
 }
 
 /// A log entry with the present state of the rows that it touched.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::data::context::Context;
-use crate::data::id::{Dot, NodeId};
+use crate::data::id::NodeId;
 use crate::data::mutation::{Delta, apply};
 use crate::data::object::Object;
 use crate::data::path::{Component, Path};
@@ -23,8 +23,8 @@ impl Held {
     }
 }
 
-/// The join of all answers.
-pub fn join(held: &[(NodeId, Held)], hinted: &[Delta], scope: &Scope) -> Object {
+/// The join of all answers, and what is known in all of them together.
+pub fn join(held: &[(NodeId, Held)], hinted: &[Delta], scope: &Scope) -> (Object, Context) {
     let mut parts: Vec<Held> = held.iter().map(|(_, held)| held.clone()).collect();
     if *scope == Scope::Glance {
         cut_to_common(&mut parts);
@@ -51,6 +51,9 @@ pub fn join(held: &[(NodeId, Held)], hinted: &[Delta], scope: &Scope) -> Object 
         if sum.context.contains(mutation.dot) {
             continue;
         }
+        for removed in mutation.effects.iter().flat_map(|effect| &effect.removes) {
+            sum.context.insert(*removed);
+        }
         for effect in mutation.effects.iter().filter(|effect| in_scope(scope, &effect.path)) {
             let row = sum.rows.remove(&effect.path);
             if let Some(row) = apply(effect, mutation.dot, row, false).row {
@@ -58,29 +61,17 @@ pub fn join(held: &[(NodeId, Held)], hinted: &[Delta], scope: &Scope) -> Object 
             }
         }
     }
-    Object { rows: sum.rows }
+    (Object { rows: sum.rows }, sum.context)
 }
 
 /// What one owner must be sent to hold the merged object.
 pub fn repair(held: &Held, merged: &Object) -> Vec<RepairRow> {
-    let mut repairs = Vec::new();
-    for (path, row) in &merged.rows {
-        let mine = held.rows.get(path);
-        if mine != Some(row) {
-            repairs.push(RepairRow { path: path.clone(), row: Some(row.clone()), removed: gone(mine, Some(row)) });
-        }
-    }
-    for (path, mine) in &held.rows {
-        if !merged.rows.contains_key(path) {
-            repairs.push(RepairRow { path: path.clone(), row: None, removed: gone(Some(mine), None) });
-        }
-    }
-    repairs
-}
-
-fn gone(mine: Option<&Row>, merged: Option<&Row>) -> Vec<Dot> {
-    let kept = merged.map(Row::removable).unwrap_or_default();
-    mine.map(Row::removable).unwrap_or_default().into_iter().filter(|dot| !kept.contains(dot)).collect()
+    let wanting = merged.rows.iter().filter(|(path, row)| held.rows.get(*path) != Some(*row));
+    let surplus = held.rows.keys().filter(|path| !merged.rows.contains_key(*path));
+    wanting
+        .map(|(path, row)| RepairRow { path: path.clone(), row: Some(row.clone()) })
+        .chain(surplus.map(|path| RepairRow { path: path.clone(), row: None }))
+        .collect()
 }
 
 /// A glance cut short says nothing about what lies behind it: keep what all of them reached.

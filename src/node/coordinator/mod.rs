@@ -22,6 +22,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::data::clock::{Hlc, Now};
 use crate::data::consistency::{Ack, Receipt};
+use crate::data::context::Context;
 use crate::data::id::{Dot, NodeId, Partition};
 use crate::data::mutation::{Delta, Mutation};
 use crate::data::object::Object;
@@ -132,7 +133,7 @@ struct Replicating {
 #[derive(Clone)]
 enum Payload {
     Delta(Delta),
-    Repair(Vec<RepairRow>),
+    Repair(Context, Vec<RepairRow>),
 }
 
 /// A peer's recent 99th percentile, by stochastic approximation: up by much when exceeded, down by little when not.
@@ -531,13 +532,13 @@ impl Coordinator {
             held.push((me, local));
         }
         held.extend(replies);
-        let object = if held.len() == 1 && hinted.is_empty() {
-            Object { rows: held[0].1.rows.clone() }
+        let (object, context) = if held.len() == 1 && hinted.is_empty() {
+            (Object { rows: held[0].1.rows.clone() }, held[0].1.context.clone())
         } else {
             merge::join(&held, &hinted, &scope)
         };
         if held.len() > 1 && scope != Scope::Glance {
-            self.repair_readers(desk, &mut running, &held, &object)?;
+            self.repair_readers(desk, &mut running, &held, &object, &context)?;
         }
         if running.request.op.is_read() {
             let others = self.others(desk, &running.request, &object, owner)?;
@@ -558,7 +559,7 @@ impl Coordinator {
                         || hinted.iter().any(|delta| delta.op_id == Some(op_id))
                         || desk.replica.known_op(desk.turn, running.partition, op_id)?.is_some());
             if known {
-                return self.repeat(desk, running, object, owner);
+                return self.repeat(desk, running, object, context, owner);
             }
         }
         self.mutate(desk, running, object, owner)
@@ -571,6 +572,7 @@ impl Coordinator {
         running: &mut Running,
         held: &[(NodeId, Held)],
         object: &Object,
+        context: &Context,
     ) -> Result<(), StoreError> {
         let me = desk.options.me;
         for (node, part) in held {
@@ -583,9 +585,9 @@ impl Coordinator {
             desk.stats.add("read_repairs_total", 1);
             let key = running.request.key.clone();
             if *node == me {
-                desk.replica.take_repair(desk.turn, desk.now, &key, rows)?;
+                desk.replica.take_repair(desk.turn, desk.now, &key, context, rows)?;
             } else {
-                let body = Body::Repair { ticket: None, key, rows, sync: false };
+                let body = Body::Repair { ticket: None, key, context: context.clone(), rows, sync: false };
                 desk.out.sends.push((*node, Traffic::Background, PeerMessage { partition: running.partition, body }));
             }
         }
@@ -697,21 +699,26 @@ impl Coordinator {
     }
 
     /// The operation was found done: nothing is minted, but its effect is brought to as many as the level asks.
-    fn repeat(&mut self, desk: &mut Desk, mut running: Running, object: Object, owner: bool) -> Result<(), StoreError> {
+    fn repeat(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        object: Object,
+        mut context: Context,
+        owner: bool,
+    ) -> Result<(), StoreError> {
         desk.stats.add("duplicates_total", 1);
         running.receipt.duplicate = true;
         let request = &running.request;
         let reply = plan::repeated(&request.op, &request.key, &object, desk.now.wall_ms);
-        let rows: Vec<RepairRow> = object
-            .rows
-            .into_iter()
-            .map(|(path, row)| RepairRow { path, row: Some(row), removed: Vec::new() })
-            .collect();
+        let rows: Vec<RepairRow> =
+            object.rows.into_iter().map(|(path, row)| RepairRow { path, row: Some(row) }).collect();
         if owner {
-            desk.replica.take_repair(desk.turn, desk.now, &request.key, rows.clone())?;
+            context.join(&desk.replica.state(desk.turn, running.partition)?.knowledge());
+            desk.replica.take_repair(desk.turn, desk.now, &request.key, &context, rows.clone())?;
         }
         self.release_key(desk, &mut running)?;
-        self.replicate(desk, running, Payload::Repair(rows), reply, 0)
+        self.replicate(desk, running, Payload::Repair(context, rows), reply, 0)
     }
 
     // --- replicating
@@ -842,9 +849,13 @@ impl Coordinator {
     ) {
         let body = match &replicating.payload {
             Payload::Delta(delta) => Body::Replicate { ticket, delta: delta.clone(), hint_for, sync: replicating.sync },
-            Payload::Repair(rows) => {
-                Body::Repair { ticket: Some(ticket), key: key.clone(), rows: rows.clone(), sync: replicating.sync }
-            }
+            Payload::Repair(context, rows) => Body::Repair {
+                ticket: Some(ticket),
+                key: key.clone(),
+                context: context.clone(),
+                rows: rows.clone(),
+                sync: replicating.sync,
+            },
         };
         self.send(desk, to, partition, body);
     }
@@ -1241,7 +1252,12 @@ fn restamped(delta: &Delta, mint: &mut Mint) -> Vec<Mutation> {
         .map(|mutation| {
             let mut effects = mutation.effects.clone();
             for effect in &mut effects {
-                if let Some(Put::Register { stamp: held, .. } | Put::Deadline { stamp: held, .. }) = &mut effect.put {
+                if let Some(
+                    Put::Register { stamp: held, .. }
+                    | Put::Field { stamp: held, .. }
+                    | Put::Deadline { stamp: held, .. },
+                ) = &mut effect.put
+                {
                     *held = stamp;
                 }
                 if effect.path.component == Component::Field {
@@ -1280,7 +1296,9 @@ fn largest_value(op: &Op) -> u64 {
 
 fn largest_payload(delta: &Delta) -> u64 {
     let size = |put: &Option<Put>| match put {
-        Some(Put::Register { payload: Some(payload), .. } | Put::Sibling { payload, .. }) => payload.len(),
+        Some(
+            Put::Register { payload: Some(payload), .. } | Put::Field { payload, .. } | Put::Sibling { payload, .. },
+        ) => payload.len(),
         _ => 0,
     };
     let effects = delta.mutations.iter().flat_map(|mutation: &Mutation| &mutation.effects);

@@ -277,6 +277,14 @@ impl Mutations<'_> {
         self.chunked(effects);
     }
 
+    /// One dot each: what is put is told by its dot wherever it stands, without the rest of a mutation.
+    fn floors(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            self.push(vec![effect]);
+        }
+    }
+
+    /// Removals, many to a dot.
     fn chunked(&mut self, mut effects: Vec<Effect>) {
         while effects.len() > REMOVALS_MAX {
             let rest = effects.split_off(REMOVALS_MAX);
@@ -290,7 +298,7 @@ impl Mutations<'_> {
     /// Removes everything known: members, siblings, fields and flags by name, counters by a floor, the register by an empty write.
     /// `field`: only that field.
     fn remove_all(&mut self, object: &Object, field: Option<&Bytes>) {
-        let mut effects = Vec::new();
+        let (mut effects, mut floors) = (Vec::new(), Vec::new());
         let mut register = false;
         for (path, row) in &object.rows {
             if field.is_some() && path.field().as_ref() != field {
@@ -299,13 +307,14 @@ impl Mutations<'_> {
             match row {
                 Row::Register(held) if path.component == Component::Register => register = held.payload.is_some(),
                 Row::Deadline(_) => {}
-                Row::Counter { .. } | Row::Retried(_) => effects.extend(floor(path, row)),
+                Row::Counter { .. } | Row::Retried(_) => floors.extend(floor(path, row)),
                 named => {
                     effects.push(Effect { path: path.clone(), removes: named.removable(), put: None });
                 }
             }
         }
         self.chunked(effects);
+        self.floors(floors);
         if register {
             let stamp = self.mint.stamp;
             let put = Put::Register { stamp, life: Life(0), deadline_ms: None, payload: None };
@@ -354,7 +363,7 @@ fn set(out: &mut Mutations, facts: &Facts, value: Bytes, expiry: SetExpiry) {
         .flat_map(|component| object.of(component))
         .filter_map(|(path, row)| floor(path, row))
         .collect();
-    out.chunked(floors);
+    out.floors(floors);
     let mut others = facts.others.clone();
     others.rows.retain(|path, _| {
         !matches!(path.component, Component::Register | Component::Counter | Component::Retry | Component::Deadline)
@@ -447,7 +456,7 @@ fn hash_set(out: &mut Mutations, facts: &Facts, fields: &[(Bytes, Bytes)], absen
         }
         added += i64::from(!known);
         let stamp = out.mint.stamp;
-        let put = Put::Register { stamp, life, deadline_ms: None, payload: Some(value.clone()) };
+        let put = Put::Field { stamp, life, payload: value.clone() };
         out.put(Path::new(Component::Field, field.clone()), object, put);
         let floors = object
             .rows
@@ -455,7 +464,7 @@ fn hash_set(out: &mut Mutations, facts: &Facts, fields: &[(Bytes, Bytes)], absen
             .filter(|(path, _)| path.component != Component::Field && path.field().as_ref() == Some(field))
             .filter_map(|(path, row)| floor(path, row))
             .collect();
-        out.chunked(floors);
+        out.floors(floors);
     }
     Reply::Integer(added)
 }
@@ -470,14 +479,12 @@ fn siblings_put(out: &mut Mutations, facts: &Facts, value: &Bytes, replaced: Vec
     }
     let life = collection_life(out, facts);
     let dot = out.mint.dot();
-    let mut effects: Vec<Effect> =
+    let put = Some(Put::Sibling { life, payload: value.clone() });
+    // The new one first: whoever has only this yet sees a sibling too many, never one too few.
+    out.list.push(Mutation { dot, effects: vec![Effect { path: sibling_path(dot), removes: Vec::new(), put }] });
+    let effects =
         replaced.into_iter().map(|gone| Effect { path: sibling_path(gone), removes: vec![gone], put: None }).collect();
-    effects.push(Effect {
-        path: sibling_path(dot),
-        removes: Vec::new(),
-        put: Some(Put::Sibling { life, payload: value.clone() }),
-    });
-    out.list.push(Mutation { dot, effects });
+    out.chunked(effects);
     let mut after = kept;
     after.push((dot, value.clone()));
     after.sort_by_key(|(dot, _)| *dot);
@@ -592,6 +599,7 @@ fn has_members_of(object: &Object, life: Life) -> bool {
     object.rows.iter().any(|(path, row)| match row {
         Row::Births(births) => births.iter().any(|birth| birth.life == life),
         Row::Register(register) => register.life == life && register.payload.is_some(),
+        Row::Field(entries) => entries.iter().any(|entry| entry.life == life),
         Row::Sibling(sibling) => sibling.life == life,
         Row::Counter { .. } | Row::Retried(_) => path.life() == Some(life),
         Row::Deadline(_) => false,

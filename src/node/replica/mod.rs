@@ -108,8 +108,6 @@ pub(super) struct LogEntry {
 pub struct Taken {
     /// A row holds a newer stamp than the delta's.
     pub newer: Option<Stamp>,
-    /// The delta carries a dot of this very incarnation that was never minted here: this store lost its memory.
-    pub amnesia: bool,
 }
 
 /// What a plan may use to make mutations.
@@ -138,6 +136,8 @@ pub struct Replica {
     due: BTreeSet<Partition>,
     /// Log entries over all loaded partitions.
     pub log_entries: u64,
+    /// A dot of this incarnation came that was never minted here: the store lost its memory.
+    pub amnesia: bool,
     /// The last moment that this replica was told: operation ids found in the log count as of then.
     pub now_us: u64,
 }
@@ -152,6 +152,7 @@ impl Replica {
             recent: RecentOps::default(),
             due: BTreeSet::new(),
             log_entries: 0,
+            amnesia: false,
             now_us: 0,
         }
     }
@@ -314,7 +315,7 @@ impl Replica {
                 continue;
             }
             if mutation.dot.incarnation == me && !minted && mutation.dot.counter > state.spent {
-                taken.amnesia = true;
+                self.amnesia = true;
                 continue;
             }
             let dead = state.dead.contains(&mutation.dot);
@@ -441,9 +442,9 @@ impl Replica {
     ) -> Result<Option<Stamp>, StoreError> {
         let at = row_key(prefix, &effect.path);
         let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded by the caller");
-        // A write stamped above everything here cannot lose, so what stood there need not be read (invariant 3).
+        // A register's write stamped above everything here cannot lose, so what stood there need not be read (invariant 3).
         let blind = !dead
-            && effect.removes.is_empty()
+            && matches!(effect.put, Some(Put::Register { .. } | Put::Deadline { .. }))
             && effect.put.as_ref().and_then(Put::stamp).is_some_and(|stamp| stamp.hlc > state.newest);
         let before = if blind { None } else { get_row(turn, &at)? };
         let mut put = effect.put.clone();

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::data::clock::Now;
+use crate::data::clock::{Hlc, Now};
 use crate::data::context::Context;
 use crate::data::id::{Dot, Partition};
 use crate::data::op::Key;
@@ -112,7 +112,7 @@ impl Replica {
         Ok(page)
     }
 
-    /// Takes log rows of a peer. True: one of them is a dot of this incarnation that was never minted here (amnesia).
+    /// Takes log rows of a peer, all but those of this incarnation that were never minted here.
     pub fn take_log_rows(
         &mut self,
         turn: &mut Turn,
@@ -120,17 +120,16 @@ impl Replica {
         partition: Partition,
         theirs: &Context,
         entries: Vec<LogRow>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let me = self.incarnation;
         let mine = self.state(turn, partition)?.knowledge();
-        let mut amnesia = false;
         for entry in entries {
             let state = self.state(turn, partition)?;
             if state.seen.contains(entry.dot) {
                 continue;
             }
             if entry.dot.incarnation == me && entry.dot.counter > state.spent {
-                amnesia = true;
+                self.amnesia = true;
                 continue;
             }
             let prefix = key_prefix(partition, &entry.key);
@@ -160,7 +159,7 @@ impl Replica {
             }
             self.settle(turn, now, &noted.key, claims)?;
         }
-        Ok(amnesia)
+        Ok(())
     }
 
     /// Merges one row of a peer by the law.
@@ -203,21 +202,44 @@ impl Replica {
         Ok(true)
     }
 
-    /// Read repair: takes merged rows. Entries that were removed here in the meantime stay removed.
+    /// Read repair: takes merged rows by the law. `theirs` is what was known in all of the answers that they were merged from. What
+    /// was put by a dot is in one row (`plan`), so whoever takes the row has taken the dot: it is seen from now on, and told to the
+    /// others like any other; a row that nobody has seen would never reach an owner that lacks it.
     pub fn take_repair(
         &mut self,
         turn: &mut Turn,
         now: Now,
         key: &Key,
+        theirs: &Context,
         rows: Vec<RepairRow>,
     ) -> Result<(), StoreError> {
         let partition = self.partition_of(key);
         let prefix = key_prefix(partition, key);
-        let mine = self.state(turn, partition)?.knowledge();
-        for RepairRow { path, row, removed } in rows {
-            // What was found removed is what a peer that knows just these dots would lack.
-            let theirs: Context = removed.into_iter().collect();
-            self.join_row(turn, partition, key, &prefix, &path, row, &mine, &theirs)?;
+        let me = self.incarnation;
+        let state = self.state(turn, partition)?;
+        let mine = state.knowledge();
+        let minted = state.seen.greatest(me).max(state.spent);
+        for RepairRow { path, row } in rows {
+            let dots = row.as_ref().map(Row::dots).unwrap_or_default();
+            if dots.iter().any(|dot| dot.incarnation == me && dot.counter > minted) {
+                self.amnesia = true;
+                continue;
+            }
+            let made = row.as_ref().and_then(Row::stamp).map_or(Hlc(0), |stamp| stamp.hlc);
+            self.join_row(turn, partition, key, &prefix, &path, row, &mine, theirs)?;
+            let entry = LogEntry {
+                key: key.clone(),
+                paths: vec![path.clone()],
+                op_id: None,
+                remember: false,
+                tally: false,
+                made,
+            };
+            for dot in dots {
+                if !mine.contains(dot) {
+                    self.note(turn, now, partition, dot, &entry)?;
+                }
+            }
             self.settle_row(turn, now, partition, key, &path)?;
         }
         Ok(())
@@ -367,11 +389,12 @@ impl Replica {
     }
 
     /// The end of a full sync: what the peer had seen when it began is seen here.
-    pub fn finish_sync(&mut self, turn: &mut Turn, partition: Partition, seen: &Context) -> Result<bool, StoreError> {
+    pub fn finish_sync(&mut self, turn: &mut Turn, partition: Partition, seen: &Context) -> Result<(), StoreError> {
         let me = self.incarnation;
         let state = self.state(turn, partition)?;
         if seen.greatest(me) > state.seen.greatest(me).max(state.spent) {
-            return Ok(true);
+            self.amnesia = true;
+            return Ok(());
         }
         state.seen.join(seen);
         // What came as rows has no entry in this log, or one that is not whole: whoever lacks it is sent rows as well.
@@ -380,8 +403,7 @@ impl Replica {
         state.dead.retain(|dot| !known.contains(*dot));
         state.version += 1;
         self.checkpoint(partition);
-        self.drop_entries_below_start(turn, partition)?;
-        Ok(false)
+        self.drop_entries_below_start(turn, partition)
     }
 
     fn drop_entries_below_start(&mut self, turn: &mut Turn, partition: Partition) -> Result<(), StoreError> {
@@ -409,6 +431,7 @@ impl Replica {
 fn size(row: &Row) -> usize {
     match row {
         Row::Register(register) => 32 + register.payload.as_ref().map_or(0, Bytes::len),
+        Row::Field(entries) => entries.iter().map(|entry| 32 + entry.payload.as_ref().map_or(0, Bytes::len)).sum(),
         Row::Sibling(sibling) => 32 + sibling.payload.len(),
         Row::Births(births) => 24 * births.len(),
         _ => 64,
