@@ -86,7 +86,7 @@ pub fn apply(effect: &Effect, dot: Dot, row: Option<Row>, dead: bool) -> Applied
         (Some(held), Some(brought)) if held > brought => Some(held),
         _ => None,
     };
-    let born = Row::born(put.clone(), dot);
+    let born = Row::born(put.clone(), dot, &effect.removes);
     let row = match kept {
         Some(kept) => kept.joined(born),
         None => born,

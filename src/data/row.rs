@@ -32,13 +32,17 @@ pub struct Register {
     pub deadline_ms: Option<u64>,
     /// `None`: a stamped empty write, which is how a register is deleted.
     pub payload: Option<Bytes>,
+    /// What it removed of this row by name. A row thus tells the whole of every mutation that put something into it.
+    pub removes: Vec<Dot>,
 }
 
 /// A set member's or a flag's reason to be.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Birth {
     pub dot: Dot,
     pub life: Life,
+    /// As in [`Register`].
+    pub removes: Vec<Dot>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -158,16 +162,17 @@ impl Put {
 }
 
 impl Row {
-    /// The row that a put makes where there was none.
-    pub fn born(put: Put, dot: Dot) -> Row {
+    /// The row that a put makes where there was none. `removes`: what the same mutation removes of it.
+    pub fn born(put: Put, dot: Dot, removes: &[Dot]) -> Row {
+        let removes = removes.to_vec();
         match put {
             Put::Register { stamp, life, deadline_ms, payload } => {
-                Row::Register(Register { dot, stamp, life, deadline_ms, payload })
+                Row::Register(Register { dot, stamp, life, deadline_ms, payload, removes })
             }
             Put::Field { stamp, life, payload } => {
-                Row::Field(vec![Register { dot, stamp, life, deadline_ms: None, payload: Some(payload) }])
+                Row::Field(vec![Register { dot, stamp, life, deadline_ms: None, payload: Some(payload), removes }])
             }
-            Put::Birth { life } => Row::Births(vec![Birth { dot, life }]),
+            Put::Birth { life } => Row::Births(vec![Birth { dot, life, removes }]),
             Put::Sibling { life, payload } => Row::Sibling(Sibling { dot, life, payload }),
             Put::Tally { run, total } => Row::Counter { tally: Some(Tally { dot, run, total }), floor: None },
             Put::Floor { upto, total } => Row::Counter { tally: None, floor: Some(Floor { dot, upto, total }) },
@@ -263,6 +268,16 @@ impl Row {
             Row::Sibling(sibling) => vec![sibling.dot],
             Row::Births(births) => births.iter().map(|birth| birth.dot).collect(),
             Row::Counter { .. } | Row::Retried(_) | Row::Deadline(_) => Vec::new(),
+        }
+    }
+
+    /// What the mutation with this dot, which put an entry here, removed of this row.
+    pub fn removed_by(&self, dot: Dot) -> &[Dot] {
+        match self {
+            Row::Register(register) if register.dot == dot => &register.removes,
+            Row::Field(entries) => entries.iter().find(|entry| entry.dot == dot).map_or(&[], |entry| &entry.removes),
+            Row::Births(births) => births.iter().find(|birth| birth.dot == dot).map_or(&[], |birth| &birth.removes),
+            _ => &[],
         }
     }
 

@@ -134,6 +134,11 @@ impl Exchange {
         }
     }
 
+    /// What a full sync under way will have brought at its end.
+    pub fn promised(&self, partition: Partition) -> Option<&Context> {
+        self.pulls.get(&partition)?.full.as_ref()
+    }
+
     pub fn end_pull(&mut self, partition: Partition) {
         self.pulls.remove(&partition);
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::data::clock::Now;
 use crate::data::context::Context;
-use crate::data::id::{Incarnation, NodeId, Partition};
+use crate::data::id::{Dot, Incarnation, NodeId, Partition};
 use crate::data::object::Object;
 use crate::data::op::Key;
 use crate::data::op::{RequestError, ScanPage, ScanRequest};
@@ -21,6 +21,7 @@ use crate::wire::message::{Body, Kept, PeerMessage, Reading, Refusal, Rows, Tick
 use super::coordinator::{Coordinator, Desk, Origin, digest, plan};
 use super::exchange::Exchange;
 use super::hints::Hints;
+use super::replica::sync::RowPage;
 use super::replica::{Replica, Turn, decode, upper_bound};
 use super::turn::{DoorTicket, Input, Outbox, ShardOptions, Stats, Traffic};
 
@@ -296,7 +297,11 @@ impl Shard {
                 coordinator.handle_forward_reply(&mut desk, from, ticket, *response)?;
             }
             Body::Repair { ticket, key, context, rows, sync } => {
-                let result = if self.view.is_owner(partition, self.options.me) {
+                let dots: Vec<Dot> = rows.iter().filter_map(|row| row.row.as_ref()).flat_map(Row::dots).collect();
+                let result = if self.in_sync(turn, partition, dots.into_iter())? {
+                    self.stats.add("syncing_refused_total", 1);
+                    Err(Refusal::Syncing)
+                } else if self.view.is_owner(partition, self.options.me) {
                     self.replica.take_repair(turn, now, &key, &context, rows)?;
                     self.stats.add("repairs_taken_total", 1);
                     out.sync |= sync;
@@ -346,11 +351,12 @@ impl Shard {
             }
             Body::SyncPull { after } => {
                 let page = self.replica.row_page(turn, partition, after.as_ref(), PAGE_BYTES)?;
-                let body = Body::SyncPage { context: page.context, after, rows: page.rows, next: page.next };
+                let RowPage { context, seen, rows, next } = page;
+                let body = Body::SyncPage { context, seen, after, rows, next };
                 background(out, from, partition, body);
             }
-            Body::SyncPage { context, after, rows, next } => {
-                self.take_sync_page(now, from, partition, context, after, rows, next, turn, out)?;
+            Body::SyncPage { context, seen, after, rows, next } => {
+                self.take_sync_page(now, from, partition, context, seen, after, rows, next, turn, out)?;
             }
             Body::Scan { ticket, scan } => {
                 let page = self.scan_here(now, &scan, turn)?;
@@ -387,8 +393,25 @@ impl Shard {
         if !self.view.is_owner(partition, self.options.me) {
             return Ok(Err(Refusal::NotOwner { layout: self.view.layout.version }));
         }
+        if self.in_sync(turn, partition, delta.mutations.iter().map(|mutation| mutation.dot))? {
+            self.stats.add("syncing_refused_total", 1);
+            return Ok(Err(Refusal::Syncing));
+        }
         let taken = self.replica.take(turn, now, delta, false)?;
         Ok(Ok(taken.newer))
+    }
+
+    /// Is one of these dots, not seen yet, among what a full sync under way is going to bring? It might be put after its page has
+    /// passed, and be taken for seen and standing at the end though the page said that it is gone.
+    fn in_sync(
+        &mut self,
+        turn: &Turn,
+        partition: Partition,
+        mut dots: impl Iterator<Item = Dot>,
+    ) -> Result<bool, StoreError> {
+        let Some(promised) = self.exchange.promised(partition) else { return Ok(false) };
+        let seen = &self.replica.state(turn, partition)?.seen;
+        Ok(dots.any(|dot| promised.contains(dot) && !seen.contains(dot)))
     }
 
     fn handle_view(&mut self, now: Now, view: Arc<View>, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
@@ -488,6 +511,7 @@ impl Shard {
         from: NodeId,
         partition: Partition,
         context: Context,
+        seen: Context,
         after: Option<bytes::Bytes>,
         rows: Vec<(bytes::Bytes, Row)>,
         next: Option<bytes::Bytes>,
@@ -497,7 +521,7 @@ impl Shard {
         if !self.exchange.answers_pull(partition, from, now.mono_us) {
             return Ok(());
         }
-        let promised = self.exchange.full_sync_context(partition, after.is_none(), &context);
+        let promised = self.exchange.full_sync_context(partition, after.is_none(), &seen);
         self.stats.add("sync_rows_total", rows.len() as u64);
         self.replica.take_row_page(turn, now, partition, &context, after.as_ref(), rows, next.as_ref())?;
         match next {

@@ -88,7 +88,10 @@ pub enum Body {
         after: Option<Bytes>,
     },
     SyncPage {
+        /// What is known: an absent row's dots in here are gone.
         context: Context,
+        /// What has been seen: what the asker has seen too when it has all pages.
+        seen: Context,
         after: Option<Bytes>,
         rows: Vec<(Bytes, Row)>,
         next: Option<Bytes>,
@@ -124,6 +127,8 @@ pub enum Refusal {
     },
     /// No room for another hint.
     HintsFull,
+    /// The replica is taking in all rows of the partition, this delta's among them: it must not come in between.
+    Syncing,
     StoreFailed {
         cause: String,
     },
@@ -180,6 +185,9 @@ pub struct LogRow {
     pub dot: Dot,
     pub key: Key,
     pub rows: Vec<(Path, Option<Row>)>,
+    /// What the mutation removed by name. An asker that does not know these yet must not take them for news when they come.
+    pub removes: Vec<Dot>,
+    pub tally: bool,
     pub op_id: Option<OpId>,
     pub remember: bool,
     pub made: crate::data::clock::Hlc,

@@ -562,7 +562,7 @@ impl Coordinator {
                 return self.repeat(desk, running, object, context, owner);
             }
         }
-        self.mutate(desk, running, object, owner)
+        self.mutate(desk, running, object, context, owner)
     }
 
     /// Read repair: owners that answered with less than the merged rows are sent them.
@@ -624,7 +624,14 @@ impl Coordinator {
         Ok(Object::new(rows))
     }
 
-    fn mutate(&mut self, desk: &mut Desk, mut running: Running, object: Object, owner: bool) -> Result<(), StoreError> {
+    fn mutate(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        object: Object,
+        context: Context,
+        owner: bool,
+    ) -> Result<(), StoreError> {
         let request = &running.request;
         let wall_ms = desk.now.wall_ms;
         let others = self.others(desk, request, &object, owner)?;
@@ -660,7 +667,11 @@ impl Coordinator {
             Err(error) => return self.finish(desk, running, Err(error)),
         };
         if delta.mutations.is_empty() {
-            return self.finish(desk, running, Ok(reply));
+            if running.request.fresh {
+                return self.finish(desk, running, Ok(reply));
+            }
+            // An earlier try may have done it where not everybody knows yet.
+            return self.bring(desk, running, object, context, owner, reply);
         }
         let size = largest_payload(&delta);
         if size > desk.options.value_size_max {
@@ -702,15 +713,29 @@ impl Coordinator {
     fn repeat(
         &mut self,
         desk: &mut Desk,
+        running: Running,
+        object: Object,
+        context: Context,
+        owner: bool,
+    ) -> Result<(), StoreError> {
+        desk.stats.add("duplicates_total", 1);
+        let request = &running.request;
+        let reply = plan::repeated(&request.op, &request.key, &object, desk.now.wall_ms);
+        self.bring(desk, running, object, context, owner, reply)
+    }
+
+    /// Brings what stands to as many as the level asks, and mints nothing.
+    fn bring(
+        &mut self,
+        desk: &mut Desk,
         mut running: Running,
         object: Object,
         mut context: Context,
         owner: bool,
+        reply: Reply,
     ) -> Result<(), StoreError> {
-        desk.stats.add("duplicates_total", 1);
         running.receipt.duplicate = true;
         let request = &running.request;
-        let reply = plan::repeated(&request.op, &request.key, &object, desk.now.wall_ms);
         let rows: Vec<RepairRow> =
             object.rows.into_iter().map(|(path, row)| RepairRow { path, row: Some(row) }).collect();
         if owner {
@@ -1227,6 +1252,12 @@ fn refused(desk: &Desk, from: NodeId, refusal: Refusal) -> RequestError {
             needed: 0,
             got: 0,
             missing: vec![format!("{} (no room for hints)", desk.view.name_of(from))],
+            mutation: true,
+        },
+        Refusal::Syncing => RequestError::Timeout {
+            needed: 0,
+            got: 0,
+            missing: vec![format!("{} (taking in the whole partition)", desk.view.name_of(from))],
             mutation: true,
         },
         Refusal::StoreFailed { cause } => {

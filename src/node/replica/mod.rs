@@ -96,6 +96,8 @@ struct Checkpoint {
 pub(super) struct LogEntry {
     pub key: Key,
     pub paths: Vec<Path>,
+    /// What the mutation removed by name.
+    pub removes: Vec<Dot>,
     pub op_id: Option<OpId>,
     pub remember: bool,
     /// The mutation added to a tally.
@@ -328,6 +330,7 @@ impl Replica {
             let entry = LogEntry {
                 key: delta.key.clone(),
                 paths: mutation.effects.iter().map(|effect| effect.path.clone()).collect(),
+                removes: mutation.effects.iter().flat_map(|effect| effect.removes.iter().copied()).collect(),
                 op_id: delta.op_id,
                 remember: delta.remember,
                 tally,
@@ -394,7 +397,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Enters a dot into `seen` and the log.
+    /// Enters a dot into `seen` and the log, and what it removed into `dead` as far as that has not come yet.
     pub(super) fn note(
         &mut self,
         turn: &mut Turn,
@@ -413,6 +416,12 @@ impl Replica {
         state.version += 1;
         state.log_entries += 1;
         self.log_entries += 1;
+        for removed in &entry.removes {
+            if !state.knows(*removed) {
+                state.dead.insert(*removed);
+                turn.put(Space::Meta, dead_key(partition, *removed), Bytes::new());
+            }
+        }
         turn.put(Space::Log, log_key(partition, dot), codec::encode(entry));
         let Some(op_id) = entry.op_id else { return Ok(()) };
         let mut known = Known { dot, tally: entry.tally };
@@ -464,13 +473,6 @@ impl Replica {
             }
             None if had => turn.delete(Space::Rows, at),
             None => {}
-        }
-        let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded by the caller");
-        for removed in &effect.removes {
-            if !state.knows(*removed) {
-                state.dead.insert(*removed);
-                turn.put(Space::Meta, dead_key(partition, *removed), Bytes::new());
-            }
         }
         Ok(applied.newer)
     }

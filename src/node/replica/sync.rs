@@ -34,6 +34,7 @@ pub struct LogPage {
 /// A page of a partition's rows.
 pub struct RowPage {
     pub context: Context,
+    pub seen: Context,
     pub rows: Vec<(Bytes, Row)>,
     pub next: Option<Bytes>,
 }
@@ -103,6 +104,8 @@ impl Replica {
                     dot,
                     key: entry.key,
                     rows,
+                    removes: entry.removes,
+                    tally: entry.tally,
                     op_id: entry.op_id,
                     remember: entry.remember,
                     made: entry.made,
@@ -133,28 +136,25 @@ impl Replica {
                 continue;
             }
             let prefix = key_prefix(partition, &entry.key);
-            let mut tally = false;
             let mut claims = Vec::new();
             let mut paths = Vec::with_capacity(entry.rows.len());
             for (path, row) in entry.rows {
-                // A tally's own dot has its incarnation; another's touched the row's floor.
-                tally |= matches!(row, Some(Row::Counter { tally: Some(tally), .. })
-                    if tally.dot.incarnation == entry.dot.incarnation);
                 self.join_row(turn, partition, &entry.key, &prefix, &path, row, &mine, theirs)?;
                 paths.push(path);
             }
             let noted = LogEntry {
                 key: entry.key,
                 paths,
+                removes: entry.removes,
                 op_id: entry.op_id,
                 remember: entry.remember,
-                tally,
+                tally: entry.tally,
                 made: entry.made,
             };
             self.state(turn, partition)?;
             self.note(turn, now, partition, entry.dot, &noted)?;
             for path in &noted.paths {
-                let is_tally = tally && matches!(path.component, Component::Counter | Component::FieldCounter);
+                let is_tally = noted.tally && matches!(path.component, Component::Counter | Component::FieldCounter);
                 claims.extend(self.claim(turn, partition, path, is_tally, noted.op_id, entry.dot)?);
             }
             self.settle(turn, now, &noted.key, claims)?;
@@ -226,19 +226,16 @@ impl Replica {
                 continue;
             }
             let made = row.as_ref().and_then(Row::stamp).map_or(Hlc(0), |stamp| stamp.hlc);
+            let news: Vec<(Dot, Vec<Dot>)> = dots
+                .into_iter()
+                .filter(|dot| !mine.contains(*dot))
+                .map(|dot| (dot, row.as_ref().map(|row| row.removed_by(dot).to_vec()).unwrap_or_default()))
+                .collect();
             self.join_row(turn, partition, key, &prefix, &path, row, &mine, theirs)?;
-            let entry = LogEntry {
-                key: key.clone(),
-                paths: vec![path.clone()],
-                op_id: None,
-                remember: false,
-                tally: false,
-                made,
-            };
-            for dot in dots {
-                if !mine.contains(dot) {
-                    self.note(turn, now, partition, dot, &entry)?;
-                }
+            for (dot, removes) in news {
+                let (key, paths) = (key.clone(), vec![path.clone()]);
+                let entry = LogEntry { key, paths, removes, op_id: None, remember: false, tally: false, made };
+                self.note(turn, now, partition, dot, &entry)?;
             }
             self.settle_row(turn, now, partition, key, &path)?;
         }
@@ -303,7 +300,8 @@ impl Replica {
         after: Option<&Bytes>,
         bytes_max: usize,
     ) -> Result<RowPage, StoreError> {
-        let context = self.state(turn, partition)?.knowledge();
+        let state = self.state(turn, partition)?;
+        let (context, seen) = (state.knowledge(), state.seen.clone());
         let start = partition.0.to_be_bytes();
         let from = match after {
             Some(after) => {
@@ -313,7 +311,7 @@ impl Replica {
             }
             None => start.to_vec(),
         };
-        let mut page = RowPage { context, rows: Vec::new(), next: None };
+        let mut page = RowPage { context, seen, rows: Vec::new(), next: None };
         let mut bytes = 0;
         let mut damaged = None;
         turn.scan(Space::Rows, &from, &upper_bound(&start), &mut |key, value| {
