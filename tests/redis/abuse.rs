@@ -25,7 +25,6 @@ fn check_kept(cluster: &Cluster, prefix: &str) {
 fn broken_frames() {
     let cluster = Cluster::shared();
     keep(&cluster, "frames");
-    let long_line = [b"*1\r\n$".to_vec(), vec![b'1'; 70_000]].concat();
     for (bytes, told) in [
         (&b"*x\r\n"[..], "invalid multibulk length"),
         (b"*99999999999999999999\r\n", "invalid multibulk length"),
@@ -46,9 +45,6 @@ fn broken_frames() {
             b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET frames:1 stolen\r\n",
             "this is HTTP, and this door speaks RESP",
         ),
-        (&[b'a'; 70_000], "too big inline request"),
-        (&[b'*'; 70_000], "too big mbulk count string"),
-        (&long_line, "too big bulk count string"),
     ] {
         for number in 1..=3 {
             let mut resp = cluster.resp(number);
@@ -61,7 +57,19 @@ fn broken_frames() {
             assert_eq!(resp.reply(), "(end)", "{shown:?}");
         }
     }
-    assert_eq!(cluster.resp(1).line("GET frames:count"), (3 * 19).to_string());
+    assert_eq!(cluster.resp(1).line("GET frames:count"), (3 * 16).to_string());
+    // Lines without end.
+    let long_length = [b"*1\r\n$".to_vec(), vec![b'1'; 70_000]].concat();
+    for (bytes, told) in [
+        (&[b'a'; 70_000][..], "too big inline request"),
+        (&[b'*'; 70_000], "too big mbulk count string"),
+        (&long_length, "too big bulk count string"),
+    ] {
+        let mut resp = cluster.resp(1);
+        resp.send(bytes);
+        assert_eq!(resp.reply(), format!("-ERR Protocol error: {told}"));
+        assert_eq!(resp.reply(), "(end)");
+    }
     check_kept(&cluster, "frames");
 }
 
@@ -104,36 +112,36 @@ fn sizes_over_the_limits() {
     keep(&cluster, "sizes");
     let key_limit = 32 << 10;
     let value_limit = 8 << 20;
-    let key = vec![b'k'; key_limit];
+    let key = "k".repeat(key_limit);
     let mut resp = cluster.resp(1);
-    assert_eq!(resp.ask(&[b"SET", &key[..], b"v"]), "+OK", "as large as may be");
-    assert_eq!(cluster.resp(2).ask(&[b"GET", &key[..]]), "v");
-    let key = vec![b'k'; key_limit + 1];
+    assert_eq!(resp.ask(&["SET", &key, "v"]), "+OK", "as large as may be");
+    assert_eq!(cluster.resp(2).ask(&["GET", &key]), "v");
+    let key = "k".repeat(key_limit + 1);
     for words in [
-        &[b"SET", &key[..], b"v"][..],
-        &[b"GET", &key],
-        &[b"DEL", &key],
-        &[b"SADD", &key, b"m"],
-        &[b"MSET", b"sizes:1", b"not", &key, b"v"],
-        &[b"TW.WITH", b"--", b"INCR", &key],
+        &["SET", &key, "v"][..],
+        &["GET", &key],
+        &["DEL", &key],
+        &["SADD", &key, "m"],
+        &["MSET", "sizes:1", "not", &key, "v"],
+        &["TW.WITH", "--", "INCR", &key],
     ] {
         let told = resp.ask(words);
         assert!(told.starts_with("-ERR ") && told.contains("32769") && told.contains("32768"), "{told}");
     }
-    let value = vec![b'v'; value_limit];
-    assert_eq!(resp.ask(&[b"SET", b"sizes:large", &value[..]]), "+OK", "as large as may be");
+    let value = "v".repeat(value_limit);
+    assert_eq!(resp.ask(&["SET", "sizes:large", &value]), "+OK", "as large as may be");
     assert_eq!(cluster.resp(3).line("STRLEN sizes:large"), format!(":{value_limit}"));
     let told = resp.line("APPEND sizes:large x");
     assert!(told.starts_with("-ERR ") && told.contains("8388608"), "{told}");
-    let value = vec![b'v'; value_limit + 1];
+    let value = "v".repeat(value_limit + 1);
     for words in [
-        &[b"SET", b"sizes:1", &value[..]][..],
-        &[b"SADD", b"sizes:s", b"m", &value],
-        &[b"HSET", b"sizes:h", b"f", &value],
-        &[b"HSET", b"sizes:h", &value, b"v"],
-        &[b"MSET", b"sizes:1", b"not", b"sizes:2", &value],
-        &[b"TW.PUT", b"sizes:p", &value],
-        &[b"ECHO", &value],
+        &["SET", "sizes:1", &value][..],
+        &["SADD", "sizes:s", "m", &value],
+        &["HSET", "sizes:h", "f", &value],
+        &["HSET", "sizes:h", &value, "v"],
+        &["MSET", "sizes:1", "not", "sizes:2", &value],
+        &["TW.PUT", "sizes:p", &value],
+        &["ECHO", &value],
     ] {
         let told = resp.ask(words);
         assert!(told.starts_with("-ERR ") && told.contains("8388609") && told.contains("8388608"), "{told}");
@@ -141,6 +149,30 @@ fn sizes_over_the_limits() {
     }
     assert_eq!(resp.line("DEL sizes:large"), ":1");
     check_kept(&cluster, "sizes");
+}
+
+#[test]
+fn large_values_do_not_shut_out_the_rest() {
+    let cluster = Cluster::shared();
+    keep(&cluster, "beside");
+    let asked = encode(&["SET", "beside:large", &"v".repeat(8 << 20)]);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut resp = cluster.resp(1);
+            for _ in 0..10 {
+                resp.send(&asked);
+                assert_eq!(resp.reply(), "+OK");
+            }
+        });
+        let mut resp = cluster.resp(1);
+        let mut key = 0;
+        while !writer.is_finished() {
+            assert_eq!(resp.line(&format!("GET beside:{key}")), key.to_string());
+            key = (key + 1) % 50;
+        }
+    });
+    assert_eq!(cluster.resp(2).line("DEL beside:large"), ":1");
+    check_kept(&cluster, "beside");
 }
 
 /// A command's arguments together have a bound too.

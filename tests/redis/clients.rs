@@ -34,8 +34,10 @@ fn redis_benchmark() {
             assert!(printed.contains(&format!("\"{test}\",")), "no {test} in\n{printed}");
         }
     }
+    // It sends whole pipelines, 313 of 16, and hangs up at the 5000th answer.
     let mut resp = cluster.resp(3);
-    assert_eq!(resp.line("GET counter:__rand_int__"), "10000", "every increment counts once");
+    let count: u32 = resp.line("GET counter:__rand_int__").parse().expect("a number");
+    assert!((10_000..=10_008).contains(&count), "every increment counts once: {count}");
     assert_eq!(resp.line("SCARD myset"), ":1");
     assert_eq!(resp.line("HLEN myhash"), ":1");
     cluster.check_alive();

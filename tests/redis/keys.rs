@@ -109,6 +109,23 @@ fn collections_expire_whole() {
     ]);
 }
 
+/// What is added to a collection ends with it.
+#[test]
+#[ignore = "an addition is planned without the collection's other members in sight, so it starts a life of its own"]
+fn additions_do_not_outlive_their_collection() {
+    Cluster::shared().check_table(&[
+        ("SADD %s a", "(integer) 1"),
+        ("EXPIRE %s 100", "(integer) 1"),
+        ("SADD %s b", "(integer) 1"),
+        ("TTL %s", "about 100"),
+        ("HSET %h f v", "(integer) 1"),
+        ("EXPIRE %h 100", "(integer) 1"),
+        ("HSET %h g w", "(integer) 1"),
+        ("HINCRBY %h n 1", "(integer) 1"),
+        ("TTL %h", "about 100"),
+    ]);
+}
+
 #[test]
 fn what_walks_refuse() {
     Cluster::shared().check_table(&[
@@ -130,8 +147,10 @@ fn what_walks_refuse() {
 fn walks_over_all_keys() {
     let cluster = Cluster::start("");
     let mut first = cluster.resp(1);
-    for number in 0..300 {
-        assert_eq!(first.line(&format!("TW.WITH WRITE all -- SET walk:{number} v")), "+OK");
+    assert_eq!(first.line("TW.CONSISTENCY WRITE all"), "+OK");
+    crate::harness::until("all owners acknowledge", || first.line("SET walk:0 v") == "+OK");
+    for number in 1..300 {
+        assert_eq!(first.line(&format!("SET walk:{number} v")), "+OK");
     }
     for number in 0..50 {
         assert_eq!(first.line(&format!("SADD walk:s{number} m")), ":1");

@@ -62,6 +62,24 @@ fn ten_thousand_mixed_commands_are_answered_in_order() {
 }
 
 #[test]
+fn increments_through_all_nodes_at_once_all_count() {
+    let cluster = Cluster::shared();
+    std::thread::scope(|scope| {
+        for at in 0..6 {
+            let cluster = &cluster;
+            scope.spawn(move || {
+                let bytes: Vec<u8> = (0..500).flat_map(|_| encode(&["INCR", "together"])).collect();
+                let told = pipelined(&mut cluster.resp(at % 3 + 1), bytes, 500);
+                assert!(told.iter().all(|answer| answer.starts_with(':')), "{told:?}");
+            });
+        }
+    });
+    for number in 1..=3 {
+        assert_eq!(cluster.resp(number).line("GET together"), "3000");
+    }
+}
+
+#[test]
 fn commands_over_several_keys_keep_their_place_too() {
     let cluster = Cluster::shared();
     let (mut lines, mut wanted) = (String::new(), Vec::new());
@@ -139,6 +157,10 @@ fn commands_can_be_typed() {
 fn any_node_answers_for_any_key() {
     let cluster = Cluster::shared();
     let mut nodes = [cluster.resp(1), cluster.resp(2), cluster.resp(3)];
+    // Or a node that has not heard of the last write yet would add to what it has.
+    for node in &mut nodes {
+        assert_eq!(node.line("TW.CONSISTENCY WRITE all"), "+OK");
+    }
     for key in 0..60 {
         let mut turn = (key..).map(|at| at % 3);
         let mut next = |line: String| nodes[turn.next().expect("endless")].line(&line);

@@ -33,12 +33,12 @@ fn the_connection() {
             "(error) ERR Client names cannot contain spaces, newlines or special characters.",
         ),
         ("CLIENT SETINFO LIB-NAME tester", "OK"),
-        ("CLIENT INFO", "starts: \"id="),
+        ("CLIENT INFO", "starts: id="),
         ("CLIENT FOO", "(error) ERR unknown subcommand 'FOO'. Try CLIENT HELP."),
         ("CLIENT NO-EVICT ON", "OK"),
         ("CONFIG GET databases", "list: databases 1"),
         ("CONFIG GET nosuch", "(empty array)"),
-        ("CONFIG GET save appendonly", "any: appendonly no save "),
+        ("CONFIG GET save appendonly", "starts: 1) \"appendonly\"\n2) \"no\"\n3) \"save\"\n4) \"\""),
         ("CONFIG GET", "(error) ERR wrong number of arguments for 'config|get' command"),
         ("CONFIG SET maxmemory 1", "starts: (error) ERR CONFIG SET is not supported: settings are in the node's"),
         ("CONFIG FOO", "(error) ERR unknown subcommand 'FOO'. Try CONFIG HELP."),
@@ -100,7 +100,7 @@ fn commands_tell_where_their_keys_are() {
     let mut resp = cluster.resp(3);
     let count: usize = resp.line("COMMAND COUNT")[1..].parse().expect("a number");
     let all = resp.line("COMMAND");
-    assert!(count > 100 && all.contains("[set, :-3, ") && all.contains("[mset, :-3, "), "{count}: {all}");
+    assert!(count > 90 && all.contains("[set, :-3, ") && all.contains("[mset, :-3, "), "{count}: {all}");
     let list = resp.line("COMMAND LIST");
     assert_eq!(list.split(", ").count(), count);
     assert!(resp.line("COMMAND INFO get").starts_with("[[get, :2, [+readonly, +fast], :1, :1, :1, "));

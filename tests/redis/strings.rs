@@ -96,8 +96,8 @@ fn set_with_expiry() {
 fn what_expires_is_gone_at_every_node() {
     let cluster = Cluster::shared();
     assert_eq!(cluster.resp(1).line("SET soon:a v PX 300"), "+OK");
-    assert_eq!(cluster.resp(2).line("SADD soon:b m"), ":1");
-    assert_eq!(cluster.resp(3).line("PEXPIRE soon:b 300"), ":1");
+    assert_eq!(cluster.resp(2).line("TW.WITH WRITE all -- SADD soon:b m"), ":1");
+    assert_eq!(cluster.resp(3).line("TW.WITH WRITE all -- PEXPIRE soon:b 300"), ":1");
     for number in 1..=3 {
         let mut resp = cluster.resp(number);
         until("both are gone", || resp.line("EXISTS soon:a soon:b") == ":0");

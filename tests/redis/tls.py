@@ -3,7 +3,9 @@
 import sys
 
 import redis
+from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.retry import Retry
 
 *addresses, authority = sys.argv[1:]
 for address in addresses:
@@ -17,7 +19,7 @@ for address in addresses:
         assert node.set("tls:large", value) and node.get("tls:large") == value
         node.close()
     try:
-        redis.Redis(host=host, port=int(port), ssl=True).ping()
+        redis.Redis(host=host, port=int(port), ssl=True, retry=Retry(NoBackoff(), 0)).ping()
     except redis.ConnectionError as error:
         assert "certificate" in str(error).lower(), error
     else:
