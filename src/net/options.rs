@@ -14,7 +14,8 @@ use crate::wire::frame::{Class, FRAME_BYTES_MAX_DEFAULT};
 pub struct NetOptions {
     /// The largest payload of one frame, both ways. All nodes and clients of a cluster must agree. 1 KiB to 256 MiB.
     pub frame_bytes_max: usize,
-    /// How much may wait per link and class before `Full`; one frame may overshoot it. At least 64 KiB.
+    /// How much may wait per link and class before `Full`; one frame may overshoot it. At least 64 KiB, and well above the largest
+    /// frame: what comes behind a frame that fills the queue is dropped, and whoever asked waits for its deadline.
     pub queue_bytes_max: usize,
     /// How many frames may wait per link and class before `Full`. At least 16.
     pub queue_frames_max: usize,
@@ -44,7 +45,7 @@ impl Default for NetOptions {
     fn default() -> Self {
         Self {
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
-            queue_bytes_max: 8 << 20,
+            queue_bytes_max: 4 * FRAME_BYTES_MAX_DEFAULT,
             queue_frames_max: 32 << 10,
             dial_timeout_ms: 3_000,
             handshakes_max: 64,

@@ -34,6 +34,9 @@ pub enum ProtocolError {
     InvalidLength,
     #[error("ERR Protocol error: unauthenticated bulk length")]
     UnauthenticatedLength,
+    /// A browser can be made to send such lines to any port its user reaches, with commands in the body. Redis hangs up, too.
+    #[error("ERR Protocol error: this is HTTP, and this door speaks RESP")]
+    Http,
 }
 
 fn printable(byte: u8) -> char {
@@ -243,7 +246,9 @@ impl Parser {
         }
         let line = buffer.split_to(end);
         buffer.advance(1);
-        words(line.strip_suffix(b"\r").unwrap_or(&line)).ok_or(ProtocolError::UnbalancedQuotes).map(Some)
+        let words = words(line.strip_suffix(b"\r").unwrap_or(&line)).ok_or(ProtocolError::UnbalancedQuotes)?;
+        let is_http = |word: &Bytes| word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:");
+        if words.first().is_some_and(is_http) { Err(ProtocolError::Http) } else { Ok(Some(words)) }
     }
 }
 
@@ -395,6 +400,8 @@ mod tests {
             (b"set a \"b\r\n", "unbalanced quotes in request"),
             (b"set a \"b\"d\r\n", "unbalanced quotes in request"),
             (b"set a 'b\r\n", "unbalanced quotes in request"),
+            (b"POST / HTTP/1.1\r\nfoo: bar\r\n\r\nset a b\r\n", "this is HTTP, and this door speaks RESP"),
+            (b"get / HTTP/1.1\r\nHost: a\r\n\r\nset a b\r\n", "this is HTTP, and this door speaks RESP"),
             (&[b'a'; 70_000], "too big inline request"),
             (&[b'*'; 70_000], "too big mbulk count string"),
         ] {

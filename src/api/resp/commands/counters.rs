@@ -1,8 +1,8 @@
 //! Counters: exact sums through concurrent increments, seen as strings.
 
-use super::{Command, DENYOOM, FAST, WRITE, integer, keyed};
+use super::{Command, DENYOOM, FAST, WRITE, decimal, integer, keyed};
 use crate::api::resp::plan::{Plan, shape};
-use crate::api::resp::refusal::{NOT_FLOAT, Refusal};
+use crate::api::resp::refusal::{INFINITE_SUM, Refusal};
 use crate::api::resp::session::Call;
 use crate::data::decimal::Decimal;
 use crate::data::op::Op;
@@ -26,6 +26,6 @@ fn incr(call: &mut Call<'_>) -> Result<Plan, Refusal> {
 }
 
 fn incrbyfloat(call: &mut Call<'_>) -> Result<Plan, Refusal> {
-    let by = Decimal::parse(&call.arguments[2]).ok_or(NOT_FLOAT)?;
+    let by = decimal(&call.arguments[2], INFINITE_SUM)?;
     Ok(Plan::one(&call.arguments[1], Op::Increment { by, integer: false }, shape::decimal))
 }

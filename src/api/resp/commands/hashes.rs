@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::scan::{Asked, page_of};
-use super::{Command, DENYOOM, FAST, READ, WRITE, distinct, integer, is, keyed};
+use super::{Command, DENYOOM, FAST, READ, WRITE, decimal, distinct, integer, is, keyed};
 use crate::api::resp::frame::{Frame, Version};
 use crate::api::resp::plan::{Plan, shape, unexpected};
-use crate::api::resp::refusal::{self, NOT_FLOAT, Refusal, SYNTAX};
+use crate::api::resp::refusal::{self, INFINITE, Refusal, SYNTAX};
 use crate::api::resp::session::Call;
 use crate::data::decimal::Decimal;
 use crate::data::id::mix64;
@@ -120,7 +120,7 @@ fn hincrby(call: &mut Call<'_>) -> Result<Plan, Refusal> {
 }
 
 fn hincrbyfloat(call: &mut Call<'_>) -> Result<Plan, Refusal> {
-    let by = Decimal::parse(&call.arguments[3]).ok_or(NOT_FLOAT)?;
+    let by = decimal(&call.arguments[3], INFINITE)?;
     let op = Op::HashIncrement { field: call.arguments[2].clone(), by, integer: false };
     Ok(Plan::one(&call.arguments[1], op, shape::decimal))
 }

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use crate::api::resp::plan::Plan;
 use crate::api::resp::refusal::{self, Refusal};
 use crate::api::resp::session::Call;
+use crate::data::decimal::Decimal;
 
 /// What is run.
 pub type Handler = fn(&mut Call<'_>) -> Result<Plan, Refusal>;
@@ -218,14 +219,21 @@ pub fn word(argument: &[u8]) -> String {
 
 /// A 64-bit integer as Redis reads it, or `refusal`.
 pub fn integer_or(argument: &[u8], refusal: &'static str) -> Result<i64, Refusal> {
-    crate::data::decimal::Decimal::parse_integer(argument)
-        .and_then(crate::data::decimal::Decimal::to_integer)
-        .ok_or(Refusal::Borrowed(refusal))
+    Decimal::parse_integer(argument).and_then(Decimal::to_integer).ok_or(Refusal::Borrowed(refusal))
 }
 
 /// A 64-bit integer as Redis reads it.
 pub fn integer(argument: &[u8]) -> Result<i64, Refusal> {
     integer_or(argument, refusal::NOT_INTEGER)
+}
+
+/// A decimal number to add. Redis takes infinity for a number here and refuses what comes of it, in words of its own: `infinite`.
+pub fn decimal(argument: &[u8], infinite: &'static str) -> Result<Decimal, Refusal> {
+    let unsigned = argument.strip_prefix(b"-").or_else(|| argument.strip_prefix(b"+")).unwrap_or(argument);
+    if is(unsigned, "inf") || is(unsigned, "infinity") {
+        return Err(Refusal::Borrowed(infinite));
+    }
+    Decimal::parse(argument).ok_or(Refusal::Borrowed(refusal::NOT_FLOAT))
 }
 
 /// Refuses a subcommand with a wrong number of arguments, as `config|get`.
