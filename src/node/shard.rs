@@ -296,13 +296,18 @@ impl Shard {
                 let (coordinator, mut desk) = self.desk(now, turn, out);
                 coordinator.handle_forward_reply(&mut desk, from, ticket, *response)?;
             }
-            Body::Repair { ticket, key, context, rows, sync } => {
-                let dots: Vec<Dot> = rows.iter().filter_map(|row| row.row.as_ref()).flat_map(Row::dots).collect();
+            Body::Repair { ticket, key, context, rows, note, sync } => {
+                let noted = note.iter().flat_map(|note| &note.mutations).map(|mutation| mutation.dot);
+                let dots: Vec<Dot> =
+                    rows.iter().filter_map(|row| row.row.as_ref()).flat_map(Row::dots).chain(noted).collect();
                 let result = if self.in_sync(turn, partition, dots.into_iter())? {
                     self.stats.add("syncing_refused_total", 1);
                     Err(Refusal::Syncing)
                 } else if self.view.is_owner(partition, self.options.me) {
                     self.replica.take_repair(turn, now, &key, &context, rows)?;
+                    if let Some(note) = &note {
+                        self.replica.take(turn, now, note, false)?;
+                    }
                     self.stats.add("repairs_taken_total", 1);
                     out.sync |= sync;
                     Ok(Kept { fsynced: sync, newer: None })

@@ -67,6 +67,8 @@ pub enum Body {
         /// What is known in all of the answers that the rows were merged from.
         context: Context,
         rows: Vec<RepairRow>,
+        /// Put after the rows: that an operation has been answered, though it had nothing to do.
+        note: Option<Delta>,
         sync: bool,
     },
     /// What I have seen of this partition.

@@ -48,6 +48,9 @@ const HEDGE_MIN_US: u64 = 2_000;
 const HEDGE_MAX_US: u64 = 100_000;
 /// A forwarded request tries the next owner after at least this long.
 const FORWARD_RETRY_US: u64 = 300_000;
+/// An operation id older than this may have been sent on to another coordinator in the meantime, whatever the request says: it lay in
+/// a queue, or came from a node that was paused. Less than the time after which anybody tries again.
+const FRESH_MAX_MS: u64 = 200;
 
 /// What the coordinator works with during one turn.
 pub struct Desk<'a, 'b> {
@@ -133,7 +136,8 @@ struct Replicating {
 #[derive(Clone)]
 enum Payload {
     Delta(Delta),
-    Repair(Context, Vec<RepairRow>),
+    /// With a note that the operation has been answered, for those that had nothing to do.
+    Repair(Context, Vec<RepairRow>, Option<Delta>),
 }
 
 /// A peer's recent 99th percentile, by stochastic approximation: up by much when exceeded, down by little when not.
@@ -192,6 +196,8 @@ impl Coordinator {
             stage: Stage::Starting,
             request,
         };
+        running.request.fresh &=
+            running.request.op_id.is_none_or(|op_id| op_id.wall_ms().abs_diff(desk.now.wall_ms) <= FRESH_MAX_MS);
         desk.stats.add(if running.request.op.is_read() { "reads_total" } else { "writes_total" }, 1);
         if let Err(error) = self.admit(desk, &running.request) {
             return self.finish(desk, running, Err(error));
@@ -587,7 +593,8 @@ impl Coordinator {
             if *node == me {
                 desk.replica.take_repair(desk.turn, desk.now, &key, context, rows)?;
             } else {
-                let body = Body::Repair { ticket: None, key, context: context.clone(), rows, sync: false };
+                let context = context.clone();
+                let body = Body::Repair { ticket: None, key, context, rows, note: None, sync: false };
                 desk.out.sends.push((*node, Traffic::Background, PeerMessage { partition: running.partition, body }));
             }
         }
@@ -670,8 +677,17 @@ impl Coordinator {
             if running.request.fresh {
                 return self.finish(desk, running, Ok(reply));
             }
-            // An earlier try may have done it where not everybody knows yet.
-            return self.bring(desk, running, object, context, owner, reply);
+            // An earlier try may have done it where not everybody knows yet. And a later one may be under way, which must not find
+            // something to do that was not there when this one was answered.
+            let (op_id, remember) = (request.op_id, request.remember);
+            let note = desk.replica.draw(desk.turn, desk.now, &request.key, op_id, remember, Hlc(0), |mint| {
+                vec![Mutation { dot: mint.dot(), effects: Vec::new() }]
+            })?;
+            if !self.keep_here(desk, &running, &note, owner)? {
+                let error = RequestError::Overloaded("no room for another hint".into());
+                return self.finish(desk, running, Err(error));
+            }
+            return self.bring(desk, running, object, context, owner, reply, Some(note));
         }
         let size = largest_payload(&delta);
         if size > desk.options.value_size_max {
@@ -721,10 +737,11 @@ impl Coordinator {
         desk.stats.add("duplicates_total", 1);
         let request = &running.request;
         let reply = plan::repeated(&request.op, &request.key, &object, desk.now.wall_ms);
-        self.bring(desk, running, object, context, owner, reply)
+        self.bring(desk, running, object, context, owner, reply, None)
     }
 
-    /// Brings what stands to as many as the level asks, and mints nothing.
+    /// Brings what stands to as many as the level asks, and with it the note that the operation has been answered.
+    #[allow(clippy::too_many_arguments)]
     fn bring(
         &mut self,
         desk: &mut Desk,
@@ -733,6 +750,7 @@ impl Coordinator {
         mut context: Context,
         owner: bool,
         reply: Reply,
+        note: Option<Delta>,
     ) -> Result<(), StoreError> {
         running.receipt.duplicate = true;
         let request = &running.request;
@@ -743,7 +761,7 @@ impl Coordinator {
             desk.replica.take_repair(desk.turn, desk.now, &request.key, &context, rows.clone())?;
         }
         self.release_key(desk, &mut running)?;
-        self.replicate(desk, running, Payload::Repair(context, rows), reply, 0)
+        self.replicate(desk, running, Payload::Repair(context, rows, note), reply, 0)
     }
 
     // --- replicating
@@ -874,11 +892,12 @@ impl Coordinator {
     ) {
         let body = match &replicating.payload {
             Payload::Delta(delta) => Body::Replicate { ticket, delta: delta.clone(), hint_for, sync: replicating.sync },
-            Payload::Repair(context, rows) => Body::Repair {
+            Payload::Repair(context, rows, note) => Body::Repair {
                 ticket: Some(ticket),
                 key: key.clone(),
                 context: context.clone(),
                 rows: rows.clone(),
+                note: note.clone(),
                 sync: replicating.sync,
             },
         };
