@@ -20,6 +20,8 @@ struct Held {
     hints_for: BTreeSet<NodeId>,
     /// Number of the first commit that had it, as an owner and as a hint; `None` when a power cut took it.
     commit: Option<u64>,
+    /// It was synced once; a wiped disk may have lost it since.
+    was_durable: bool,
 }
 
 #[derive(Default)]
@@ -112,10 +114,12 @@ impl Ghost {
     pub fn forgot(&mut self, node: usize, taken: Option<u64>, now_us: u64) {
         let disk = self.disks.entry(node).or_default();
         let kept = taken.map_or(0, |taken| disk.commits - taken);
+        let synced = disk.synced;
         disk.synced = disk.commits;
         self.losses.push((now_us, node));
         for ((at, _), held) in &mut self.held {
             if *at == node && held.commit.is_some_and(|commit| commit > kept) {
+                held.was_durable |= held.commit.is_some_and(|commit| commit <= synced);
                 held.commit = None;
             }
         }
@@ -129,10 +133,12 @@ impl Ghost {
         })
     }
 
-    /// Had the node synced the operation?
-    pub fn is_durable(&self, node: usize, op_id: OpId) -> bool {
+    /// Had the node synced the operation when it said so?
+    pub fn was_durable(&self, node: usize, op_id: OpId) -> bool {
         let synced = self.disks.get(&node).map_or(0, |disk| disk.synced);
-        self.held.get(&(node, op_id)).is_some_and(|held| held.commit.is_some_and(|commit| commit <= synced))
+        self.held
+            .get(&(node, op_id))
+            .is_some_and(|held| held.was_durable || held.commit.is_some_and(|commit| commit <= synced))
     }
 
     pub fn minted(&self, op_id: OpId) -> impl Iterator<Item = (GlobalDot, usize)> + '_ {

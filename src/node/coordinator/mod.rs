@@ -23,10 +23,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::data::clock::{Hlc, Now};
 use crate::data::consistency::{Ack, Receipt};
 use crate::data::context::Context;
-use crate::data::id::{Dot, NodeId, Partition};
+use crate::data::id::{Dot, NodeId, OpId, Partition};
 use crate::data::mutation::{Delta, Mutation};
 use crate::data::object::Object;
-use crate::data::op::{Key, Op, Reply, Request, RequestError, Response};
+use crate::data::op::{Key, Op, Outcome, Reply, Request, RequestError, Response};
 use crate::data::path::{Component, Path};
 use crate::data::row::{Put, Row};
 use crate::ring::view::View;
@@ -46,6 +46,8 @@ const STAMPS_MAX: u8 = 5;
 /// A hedge is never sent sooner than this, nor later.
 const HEDGE_MIN_US: u64 = 2_000;
 const HEDGE_MAX_US: u64 = 100_000;
+/// Forwarded mutations that are known again when they come twice.
+const TAKEN_MAX: usize = 8192;
 /// A forwarded request tries the next owner after at least this long.
 const FORWARD_RETRY_US: u64 = 300_000;
 /// An operation id older than this may have been sent on to another coordinator in the meantime, whatever the request says: it lay in
@@ -79,6 +81,32 @@ pub struct Coordinator {
     busy: BTreeMap<Key, VecDeque<Ticket>>,
     latency: BTreeMap<NodeId, Latency>,
     next: Ticket,
+    taken: Taken,
+}
+
+/// Mutations that were forwarded to this node lately. A link delivers each message once, but not every way to lose one has been met:
+/// a copy that comes late would judge anew what has been answered. Bounded.
+#[derive(Default)]
+struct Taken {
+    known: BTreeSet<(NodeId, Ticket, OpId)>,
+    order: VecDeque<(NodeId, Ticket, OpId)>,
+}
+
+impl Taken {
+    /// True the first time.
+    fn first(&mut self, from: NodeId, ticket: Ticket, op_id: OpId) -> bool {
+        let one = (from, ticket, op_id);
+        if !self.known.insert(one) {
+            return false;
+        }
+        self.order.push_back(one);
+        if self.order.len() > TAKEN_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
 }
 
 struct Running {
@@ -92,6 +120,8 @@ struct Running {
     wake_us: u64,
     receipt: Receipt,
     holds_key: bool,
+    /// Was sent this mutation and has not answered: it may be doing it.
+    silent: Option<NodeId>,
     stage: Stage,
 }
 
@@ -165,6 +195,7 @@ impl Coordinator {
             busy: BTreeMap::new(),
             latency: BTreeMap::new(),
             next: (Ticket::from(lane) << 48) + 1,
+            taken: Taken::default(),
         }
     }
 
@@ -178,6 +209,11 @@ impl Coordinator {
 
     /// Takes a request. It is answered in this turn or is under way afterwards.
     pub fn handle_request(&mut self, desk: &mut Desk, origin: Origin, request: Request) -> Result<(), StoreError> {
+        if let (Origin::Peer { node, ticket }, Some(op_id)) = (origin, request.op_id)
+            && !self.taken.first(node, ticket, op_id)
+        {
+            return Ok(());
+        }
         let partition = desk.view.partition_of(&request.key.bytes);
         let started_us = desk.now.mono_us;
         let mut running = Running {
@@ -193,6 +229,7 @@ impl Coordinator {
                 ..Receipt::default()
             },
             holds_key: false,
+            silent: None,
             stage: Stage::Starting,
             request,
         };
@@ -264,12 +301,15 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The coordinator did not answer: the next owner, or this node itself.
-    fn forward_on(&mut self, desk: &mut Desk, mut running: Running) -> Result<(), StoreError> {
+    /// The coordinator did not answer, or could not do it: the next owner, or this node itself.
+    fn forward_on(&mut self, desk: &mut Desk, mut running: Running, silent: bool) -> Result<(), StoreError> {
         let Stage::Forwarded { to, mut tried } = std::mem::replace(&mut running.stage, Stage::Starting) else {
             return Ok(());
         };
         tried.insert(to);
+        if silent {
+            running.silent = Some(to);
+        }
         running.request.fresh = false;
         let me = desk.options.me;
         if desk.view.is_owner(running.partition, me) {
@@ -299,9 +339,12 @@ impl Coordinator {
             Err(RequestError::Stopping { .. } | RequestError::StoreFailed { .. } | RequestError::Overloaded(_))
         );
         if again && desk.now.mono_us < running.deadline_us {
-            return self.forward_on(desk, running);
+            let unknown = response.result.is_err_and(|error| error.outcome() == Outcome::Unknown);
+            return self.forward_on(desk, running, unknown);
         }
-        self.answer(desk, running.origin, running.partition, response);
+        let result = response.result.map_err(|error| in_doubt(desk.view, &running, error));
+        let response = Response { result, receipt: response.receipt };
+        push_answer(desk.out, running.origin, running.partition, response);
         Ok(())
     }
 
@@ -1019,7 +1062,7 @@ impl Coordinator {
         match std::mem::replace(&mut running.stage, Stage::Starting) {
             Stage::Forwarded { to, tried } => {
                 running.stage = Stage::Forwarded { to, tried };
-                self.forward_on(desk, running)
+                self.forward_on(desk, running, true)
             }
             Stage::Gathering(gathering) if gathering.passing => self.decide(desk, running, gathering),
             Stage::Gathering(mut gathering) => {
@@ -1117,7 +1160,7 @@ impl Coordinator {
             match std::mem::replace(&mut running.stage, Stage::Starting) {
                 Stage::Forwarded { to, tried } => {
                     running.stage = Stage::Forwarded { to, tried };
-                    self.forward_on(desk, running)?;
+                    self.forward_on(desk, running, true)?;
                 }
                 Stage::Gathering(mut gathering) => {
                     gathering.failed.insert(node);
@@ -1212,13 +1255,10 @@ impl Coordinator {
         if result.is_err() {
             desk.stats.add("refusals_total", 1);
         }
+        let result = result.map_err(|error| in_doubt(desk.view, &running, error));
         let response = Response { result, receipt: running.receipt };
-        self.answer(desk, running.origin, running.partition, response);
+        push_answer(desk.out, running.origin, running.partition, response);
         Ok(())
-    }
-
-    fn answer(&self, desk: &mut Desk, origin: Origin, partition: Partition, response: Response) {
-        push_answer(desk.out, origin, partition, response);
     }
 
     fn send(&self, desk: &mut Desk, to: NodeId, partition: Partition, body: Body) {
@@ -1252,6 +1292,16 @@ fn missing(view: &View, partition: Partition, acks: &[Ack]) -> Vec<NodeId> {
 
 fn ack(desk: &Desk, node: NodeId, stand_in_for: Option<NodeId>, fsynced: bool) -> Ack {
     Ack { node, zone: desk.view.zone_of(node), stand_in_for, fsynced }
+}
+
+/// That nothing happened here says nothing of the node that was asked before and kept silent.
+fn in_doubt(view: &View, running: &Running, error: RequestError) -> RequestError {
+    match running.silent {
+        Some(node) if !running.request.op.is_read() && error.outcome() == Outcome::NotApplied => {
+            RequestError::Timeout { needed: 1, got: 0, missing: vec![view.name_of(node).to_string()], mutation: true }
+        }
+        _ => error,
+    }
 }
 
 fn timeout(desk: &Desk, running: &Running, needed: u8, acks: &BTreeMap<NodeId, Ack>, mutation: bool) -> RequestError {

@@ -52,7 +52,7 @@ pub fn check(world: &World, call: &Call, response: &Response) -> Result<(), Stri
         if !world.ghost.ever_held(node, op_id, ack.stand_in_for) && !has_seen() {
             return Err(format!("node {node} never held {op_id} of {call:?}, and {receipt:?} says it did"));
         }
-        if ack.fsynced && !world.ghost.is_durable(node, op_id) && !has_seen() {
+        if ack.fsynced && !world.ghost.was_durable(node, op_id) && !has_seen() {
             return Err(format!("node {node} had not synced {op_id}, and {receipt:?} says it had"));
         }
     }
