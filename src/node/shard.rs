@@ -459,9 +459,10 @@ impl Shard {
         let view = self.view.clone();
         let mut stable = Vec::new();
         for (partition, state) in self.replica.partitions_loaded() {
-            if !view.is_owner(partition, me) || state.seen.is_empty() {
+            if !view.is_owner(partition, me) {
                 continue;
             }
+            // Nothing seen is worth a word too: it may have been more before the disk was lost.
             for peer in view.owners(partition).filter(|peer| *peer != me && view.is_up(*peer)) {
                 if self.exchange.must_report(peer, partition, state.version) {
                     background(out, peer, partition, Body::Report { seen: state.seen.clone() });

@@ -34,6 +34,8 @@ struct Disk {
 pub struct Ghost {
     disks: BTreeMap<usize, Disk>,
     held: BTreeMap<(usize, OpId), Held>,
+    /// Dots that a node's log had once, with or without the name of their operation.
+    logged: BTreeSet<(usize, GlobalDot)>,
     /// Which dots an operation became, and on which node.
     minted: BTreeMap<OpId, BTreeMap<GlobalDot, usize>>,
     operation: BTreeMap<GlobalDot, Option<OpId>>,
@@ -63,6 +65,7 @@ impl Ghost {
                 Space::Log => {
                     let Some((partition, dot, op_id)) = inspect_log(key, value) else { continue };
                     self.saw(node, incarnation, (partition, dot), op_id)?;
+                    self.logged.insert((node, (partition, dot)));
                     if let Some(op_id) = op_id {
                         let held = self.held.entry((node, op_id)).or_default();
                         held.owner = true;
@@ -127,10 +130,12 @@ impl Ghost {
 
     /// Did the node hold the operation when it said so: as an owner, or as a hint for `place`?
     pub fn ever_held(&self, node: usize, op_id: OpId, place: Option<NodeId>) -> bool {
-        self.held.get(&(node, op_id)).is_some_and(|held| match place {
+        let named = self.held.get(&(node, op_id)).is_some_and(|held| match place {
             None => held.owner,
             Some(owner) => held.hints_for.contains(&owner),
-        })
+        });
+        // A repair may have brought it before, without its name.
+        named || place.is_none() && self.minted(op_id).any(|(dot, _)| self.logged.contains(&(node, dot)))
     }
 
     /// Had the node synced the operation when it said so?
@@ -159,6 +164,11 @@ impl Ghost {
     /// Did all disks that held some dot of the operation lose it? Then nobody can be asked for it.
     pub fn is_lost(&self, op_id: OpId) -> bool {
         self.minted(op_id).any(|(dot, _)| self.lost.contains(&dot))
+    }
+
+    /// Has a disk that could name the operation forgotten something? Others may have its effect, and not its name.
+    pub fn may_be_nameless(&self, op_id: OpId) -> bool {
+        self.minted(op_id).any(|(_, node)| self.losses.iter().any(|(_, forgetful)| *forgetful == node))
     }
 
     pub fn lost(&self) -> usize {

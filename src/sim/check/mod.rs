@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::history::{Call, End};
 use super::world::World;
+use crate::data::consistency::Level;
 use crate::data::id::Partition;
 use crate::data::object::Object;
 use crate::data::op::Key;
@@ -35,6 +37,25 @@ pub fn final_state(world: &World) -> Result<(), (&'static str, String)> {
     sets::check(world, &objects).map_err(|message| ("sets", message))?;
     registers::check(world, &objects).map_err(|message| ("registers", message))?;
     siblings::check(world, &objects).map_err(|message| ("siblings", message))
+}
+
+/// Must the removal have seen this addition, whole?
+pub fn must_have_seen(world: &World, remove: &Call, add: &Call) -> bool {
+    let replicas = usize::from(world.plan.replicas);
+    let reads = match remove.request.consistency {
+        consistency if consistency.read == Level::All => replicas,
+        consistency if consistency.owners_only => usize::from(consistency.read.needed(world.plan.replicas)),
+        _ => return false,
+    };
+    remove.end == End::Acked
+        && add.end == End::Acked
+        && add.ended_us < remove.begun_us
+        && add.owner_acks() + reads > replicas
+        && world.ghost.is_single(add.op_id())
+        // A removal that was repeated is the earlier one's: judged when it was first tried, and so it is here.
+        && remove.receipt.as_ref().is_some_and(|receipt| !receipt.duplicate)
+        && !world.ghost.is_lost(remove.op_id())
+        && !world.ghost.forgot_between(add.begun_us, remove.ended_us)
 }
 
 /// The rows of every key, as its first owner holds them. All owners hold the same when this is asked.

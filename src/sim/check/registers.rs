@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::super::history::{Call, End};
 use super::super::world::World;
-use super::Objects;
+use super::{Objects, must_have_seen};
 use crate::data::op::{Key, Op};
 
 /// Who wrote what, by key and field.
@@ -41,9 +41,14 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
                 let Some((writer, _)) = story.iter().find(|(_, written)| written.as_ref() == Some(value)) else {
                     return Err(format!("{key:?} {field:?} is {value:?}, which nobody wrote"));
                 };
+                // A field's removal takes what it saw and is no write: what it did not see was perhaps hidden by what it took.
+                let removals = || story.iter().filter(|(_, written)| field.is_some() && written.is_none());
                 let later = story.iter().find(|(call, written)| {
-                    // A field's removal takes what it saw and is no write.
-                    (field.is_none() || written.is_some()) && overwrites(world, call, writer)
+                    (field.is_none() || written.is_some())
+                        && overwrites(world, call, writer)
+                        && !removals().any(|(removal, _)| {
+                            removal.ended_us >= call.begun_us && !must_have_seen(world, removal, writer)
+                        })
                 });
                 if let Some((later, _)) = later {
                     return Err(format!(
@@ -59,7 +64,10 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
                     written.is_some()
                         && call.end == End::Acked
                         && !world.ghost.is_lost(call.op_id())
-                        && !removals.iter().any(|removal| removal.ended_us >= call.begun_us)
+                        && !removals.iter().any(|removal| {
+                            // A register's deletion is a write like any other, and a clock that ran ahead may have stamped it last.
+                            removal.ended_us >= call.begun_us || field.is_none() && !overwrites(world, call, removal)
+                        })
                 });
                 if let Some((kept, _)) = kept {
                     return Err(format!(

@@ -10,8 +10,7 @@ use bytes::Bytes;
 
 use super::super::history::{Call, End};
 use super::super::world::World;
-use super::Objects;
-use crate::data::consistency::Level;
+use super::{Objects, must_have_seen};
 use crate::data::op::{Key, Op};
 
 #[derive(Default)]
@@ -70,23 +69,4 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Must the removal have seen this addition, whole?
-fn must_have_seen(world: &World, remove: &Call, add: &Call) -> bool {
-    let replicas = usize::from(world.plan.replicas);
-    let reads = match remove.request.consistency {
-        consistency if consistency.read == Level::All => replicas,
-        consistency if consistency.owners_only => usize::from(consistency.read.needed(world.plan.replicas)),
-        _ => return false,
-    };
-    remove.end == End::Acked
-        && add.end == End::Acked
-        && add.ended_us < remove.begun_us
-        && add.owner_acks() + reads > replicas
-        && world.ghost.is_single(add.op_id())
-        // A removal that was repeated is the earlier one's: judged when it was first tried, and so it is here.
-        && remove.receipt.as_ref().is_some_and(|receipt| !receipt.duplicate)
-        && !world.ghost.is_lost(remove.op_id())
-        && !world.ghost.forgot_between(add.begun_us, remove.ended_us)
 }
