@@ -12,7 +12,7 @@ use crate::data::context::Context;
 use crate::data::id::{Dot, NodeId, OpId, Partition};
 use crate::data::mutation::Delta;
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
-use crate::data::path::Path;
+use crate::data::path::{Component, Path};
 use crate::data::row::Row;
 
 /// Asker's number for a request under way; the lane is in its top byte.
@@ -150,6 +150,23 @@ pub enum Scope {
     /// The first [`GLANCE`] rows of each component: enough to tell what a key is and when it ends.
     Glance,
     Everything,
+}
+
+impl Scope {
+    /// Is a row at this path one of them (or would it be, within the bounds of a glance)?
+    pub fn covers(&self, path: &Path) -> bool {
+        match self {
+            Scope::Everything | Scope::Glance => true,
+            _ if path.component == Component::Deadline => true,
+            Scope::Text => matches!(path.component, Component::Register | Component::Counter | Component::Retry),
+            Scope::Flag => path.component == Component::Flag,
+            Scope::Siblings => path.component == Component::Sibling,
+            Scope::Members(members) => path.component == Component::Member && members.contains(&path.member),
+            Scope::AllMembers => path.component == Component::Member,
+            Scope::AllFields => path.field().is_some(),
+            Scope::Fields(fields) => path.field().is_some_and(|field| fields.contains(&field)),
+        }
+    }
 }
 
 /// Rows of each component in a glance. A component with fewer is all there.

@@ -54,7 +54,7 @@ pub fn join(held: &[(NodeId, Held)], hinted: &[Delta], scope: &Scope) -> (Object
         for removed in mutation.effects.iter().flat_map(|effect| &effect.removes) {
             sum.context.insert(*removed);
         }
-        for effect in mutation.effects.iter().filter(|effect| in_scope(scope, &effect.path)) {
+        for effect in mutation.effects.iter().filter(|effect| scope.covers(&effect.path)) {
             let row = sum.rows.remove(&effect.path);
             if let Some(row) = apply(effect, mutation.dot, row, false).row {
                 sum.rows.insert(effect.path.clone(), row);
@@ -89,19 +89,5 @@ fn cut_to_common(parts: &mut [Held]) {
                 part.rows.retain(|path, _| path.component != component || *path <= end);
             }
         }
-    }
-}
-
-fn in_scope(scope: &Scope, path: &Path) -> bool {
-    match scope {
-        Scope::Everything | Scope::Glance => true,
-        _ if path.component == Component::Deadline => true,
-        Scope::Text => matches!(path.component, Component::Register | Component::Counter | Component::Retry),
-        Scope::Flag => path.component == Component::Flag,
-        Scope::Siblings => path.component == Component::Sibling,
-        Scope::Members(members) => path.component == Component::Member && members.contains(&path.member),
-        Scope::AllMembers => path.component == Component::Member,
-        Scope::AllFields => path.field().is_some(),
-        Scope::Fields(fields) => path.field().is_some_and(|field| fields.contains(&field)),
     }
 }

@@ -543,7 +543,7 @@ impl Replica {
             }
             Scope::Text => {
                 if mask.has_any(&[Component::Register, Component::Counter, Component::Retry, Component::Deadline]) {
-                    range(turn, &prefix, Component::Register, Component::Flag, &mut rows)?;
+                    range(turn, &prefix, Component::Register, Component::Retry, &mut rows)?;
                 }
             }
             Scope::Glance => {
@@ -589,6 +589,8 @@ impl Replica {
                 }
             }
         }
+        // A row that one replica counts to the scope and another does not would be taken for removed there.
+        debug_assert!(rows.iter().all(|(path, _)| scope.covers(path)), "{scope:?} does not cover {rows:?}");
         rows.sort_by(|(one, _), (two, _)| one.cmp(two));
         rows.dedup_by(|(one, _), (two, _)| one == two);
         Ok(rows)
