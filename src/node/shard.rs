@@ -265,7 +265,7 @@ impl Shard {
             }
             Body::Read { ticket, key, scope, digest: theirs, op_id } => {
                 let op_known = match op_id {
-                    Some(op_id) => self.replica.known_op(turn, partition, op_id)?.map(|known| known.dot),
+                    Some(op_id) => self.replica.op_rows(turn, partition, op_id)?,
                     None => None,
                 };
                 let owner = self.view.is_owner(partition, self.options.me);
@@ -296,15 +296,16 @@ impl Shard {
                 let (coordinator, mut desk) = self.desk(now, turn, out);
                 coordinator.handle_forward_reply(&mut desk, from, ticket, *response)?;
             }
-            Body::Repair { ticket, key, context, rows, note, sync } => {
+            Body::Repair { ticket, key, rows, entries, note, sync } => {
                 let noted = note.iter().flat_map(|note| &note.mutations).map(|mutation| mutation.dot);
-                let dots: Vec<Dot> =
-                    rows.iter().filter_map(|row| row.row.as_ref()).flat_map(Row::dots).chain(noted).collect();
+                let entered = entries.iter().map(|entry| entry.dot);
+                let dots: Vec<Dot> = rows.iter().flat_map(|row| row.row.dots()).chain(noted).chain(entered).collect();
                 let result = if self.in_sync(turn, partition, dots.into_iter())? {
                     self.stats.add("syncing_refused_total", 1);
                     Err(Refusal::Syncing)
                 } else if self.view.is_owner(partition, self.options.me) {
-                    self.replica.take_repair(turn, now, &key, &context, rows)?;
+                    self.replica.take_repair(turn, now, &key, rows)?;
+                    self.replica.take_log_rows(turn, now, partition, entries)?;
                     if let Some(note) = &note {
                         self.replica.take(turn, now, note, false)?;
                     }
@@ -328,21 +329,16 @@ impl Shard {
             Body::Pull { have } => {
                 let page = self.replica.log_page(turn, partition, &have, PAGE_BYTES)?;
                 self.stats.add("exchange_rows_sent_total", page.entries.len() as u64);
-                let body = Body::PullReply {
-                    context: page.context,
-                    entries: page.entries,
-                    more: page.more,
-                    trimmed: page.trimmed,
-                };
+                let body = Body::PullReply { entries: page.entries, more: page.more, trimmed: page.trimmed };
                 background(out, from, partition, body);
             }
-            Body::PullReply { context, entries, more, trimmed } => {
+            Body::PullReply { entries, more, trimmed } => {
                 if !self.exchange.answers_pull(partition, from, now.mono_us) {
                     return Ok(());
                 }
                 let taken = entries.len() as u64;
                 self.stats.add("exchange_rows_taken_total", taken);
-                self.replica.take_log_rows(turn, now, partition, &context, entries)?;
+                self.replica.take_log_rows(turn, now, partition, entries)?;
                 if trimmed {
                     self.stats.add("full_syncs_total", 1);
                     background(out, from, partition, Body::SyncPull { after: None });

@@ -59,14 +59,14 @@ pub enum Body {
         ticket: Ticket,
         response: Box<Response>,
     },
-    /// Read repair: rows as merged, and the dots that the receiver holds but that were found removed. Acknowledged as a delta is,
-    /// if there is a ticket.
+    /// Read repair: rows as merged. They add; what was removed is told by name, in the log. Acknowledged as a delta is, if there is
+    /// a ticket.
     Repair {
         ticket: Option<Ticket>,
         key: Key,
-        /// What is known in all of the answers that the rows were merged from.
-        context: Context,
         rows: Vec<RepairRow>,
+        /// The log's rows of an operation that was found done, and is to be brought to as many as its level asks.
+        entries: Vec<LogRow>,
         /// Put after the rows: that an operation has been answered, though it had nothing to do.
         note: Option<Delta>,
         sync: bool,
@@ -80,7 +80,6 @@ pub enum Body {
         have: Context,
     },
     PullReply {
-        context: Context,
         entries: Vec<LogRow>,
         more: bool,
         trimmed: bool,
@@ -176,8 +175,8 @@ pub const GLANCE: usize = 64;
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Reading {
     pub rows: Rows,
-    /// The replica knows the operation id asked about, under this dot.
-    pub op_known: Option<Dot>,
+    /// The replica knows the operation id asked about. Its rows in the log; none when every owner has had them for long.
+    pub op_known: Option<Vec<LogRow>>,
     /// A stand-in's answer: it may add to what owners say, and its silence means nothing.
     pub stand_in: bool,
 }
@@ -195,7 +194,7 @@ pub enum Rows {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct RepairRow {
     pub path: Path,
-    pub row: Option<Row>,
+    pub row: Row,
 }
 
 /// A log entry with the present state of the rows that it touched.

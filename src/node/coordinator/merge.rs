@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::data::context::Context;
-use crate::data::id::NodeId;
-use crate::data::mutation::{Delta, apply};
+use crate::data::id::{Dot, NodeId};
+use crate::data::mutation::{Delta, Effect, apply};
 use crate::data::object::Object;
 use crate::data::path::{Component, Path};
 use crate::data::row::{Row, merge};
@@ -23,8 +23,8 @@ impl Held {
     }
 }
 
-/// The join of all answers, and what is known in all of them together.
-pub fn join(held: &[(NodeId, Held)], hinted: &[Delta], scope: &Scope) -> (Object, Context) {
+/// The join of all answers.
+pub fn join(held: &[(NodeId, Held)], hinted: &[Delta], scope: &Scope) -> Object {
     let mut parts: Vec<Held> = held.iter().map(|(_, held)| held.clone()).collect();
     if *scope == Scope::Glance {
         cut_to_common(&mut parts);
@@ -61,16 +61,45 @@ pub fn join(held: &[(NodeId, Held)], hinted: &[Delta], scope: &Scope) -> (Object
             }
         }
     }
-    (Object { rows: sum.rows }, sum.context)
+    Object { rows: sum.rows }
 }
 
-/// What one owner must be sent to hold the merged object.
+/// What one owner must be sent to hold the merged object. What it holds too much it will be told by name, from the log.
 pub fn repair(held: &Held, merged: &Object) -> Vec<RepairRow> {
-    let wanting = merged.rows.iter().filter(|(path, row)| held.rows.get(*path) != Some(*row));
-    let surplus = held.rows.keys().filter(|path| !merged.rows.contains_key(*path));
-    wanting
-        .map(|(path, row)| RepairRow { path: path.clone(), row: Some(row.clone()) })
-        .chain(surplus.map(|path| RepairRow { path: path.clone(), row: None }))
+    let adds = |path: &Path, row: &Row| match held.rows.get(path) {
+        None => true,
+        Some(had) if had == row => false,
+        Some(had) => {
+            let dots = had.dots();
+            row.dots().iter().any(|dot| !dots.contains(dot)) || row.removable().is_empty()
+        }
+    };
+    merged
+        .rows
+        .iter()
+        .filter(|(path, row)| adds(path, row))
+        .map(|(path, row)| RepairRow { path: path.clone(), row: row.clone() })
+        .collect()
+}
+
+/// What somebody still holds though somebody else knows that it was removed, as effects that remove it.
+pub fn surplus(held: &[(NodeId, Held)], merged: &Object) -> Vec<Effect> {
+    let mut gone: BTreeMap<&Path, Vec<Dot>> = BTreeMap::new();
+    for (path, row) in held.iter().flat_map(|(_, held)| &held.rows) {
+        let kept = merged.rows.get(path).map(Row::removable).unwrap_or_default();
+        if path.component == Component::Register {
+            continue;
+        }
+        for dot in row.removable().into_iter().filter(|dot| !kept.contains(dot)) {
+            gone.entry(path).or_default().push(dot);
+        }
+    }
+    gone.into_iter()
+        .map(|(path, mut removes)| {
+            removes.sort_unstable();
+            removes.dedup();
+            Effect { path: path.clone(), removes, put: None }
+        })
         .collect()
 }
 

@@ -21,10 +21,9 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::data::clock::{Hlc, Now};
-use crate::data::consistency::{Ack, Receipt};
-use crate::data::context::Context;
+use crate::data::consistency::{Ack, Level, Receipt};
 use crate::data::id::{Dot, NodeId, OpId, Partition};
-use crate::data::mutation::{Delta, Mutation};
+use crate::data::mutation::{Delta, Effect, Mutation};
 use crate::data::object::Object;
 use crate::data::op::{Key, Op, Outcome, Reply, Request, RequestError, Response};
 use crate::data::path::{Component, Path};
@@ -32,7 +31,7 @@ use crate::data::row::{Put, Row};
 use crate::ring::view::View;
 use crate::storage::StoreError;
 use crate::wire::codec;
-use crate::wire::message::{Body, Kept, PeerMessage, Reading, Refusal, RepairRow, Rows, Scope, Ticket};
+use crate::wire::message::{Body, Kept, LogRow, PeerMessage, Reading, Refusal, RepairRow, Rows, Scope, Ticket};
 
 use super::hints::Hints;
 use super::replica::{Mint, Replica, Turn};
@@ -142,7 +141,8 @@ struct Gathering {
     acks: BTreeMap<NodeId, Ack>,
     asked: BTreeSet<NodeId>,
     failed: BTreeSet<NodeId>,
-    op_known: bool,
+    /// The log's rows of the operation, if somebody knows it.
+    op_known: Option<Vec<LogRow>>,
     hedged: bool,
     /// Only an earlier try of the request is looked for, and its level could not make sure of meeting it: the look must not cost the
     /// write, which does not depend on it.
@@ -166,8 +166,16 @@ struct Replicating {
 #[derive(Clone)]
 enum Payload {
     Delta(Delta),
-    /// With a note that the operation has been answered, for those that had nothing to do.
-    Repair(Context, Vec<RepairRow>, Option<Delta>),
+    /// What stands, for an operation that was found done or had nothing to do.
+    Standing(Standing),
+}
+
+/// Rows or the log's rows, and a note that the operation has been answered.
+#[derive(Clone, Default)]
+struct Standing {
+    rows: Vec<RepairRow>,
+    entries: Vec<LogRow>,
+    note: Option<Delta>,
 }
 
 /// A peer's recent 99th percentile, by stochastic approximation: up by much when exceeded, down by little when not.
@@ -373,7 +381,7 @@ impl Coordinator {
             acks: BTreeMap::new(),
             asked: BTreeSet::new(),
             failed: BTreeSet::new(),
-            op_known: false,
+            op_known: None,
             hedged: false,
             passing,
             scope,
@@ -503,7 +511,9 @@ impl Coordinator {
         }
         match result {
             Ok(reading) => {
-                gathering.op_known |= reading.op_known.is_some();
+                if let Some(rows) = reading.op_known {
+                    gathering.op_known.get_or_insert_default().extend(rows);
+                }
                 match reading.rows {
                     Rows::Same => {
                         if let Some(local) = &gathering.local {
@@ -581,13 +591,13 @@ impl Coordinator {
             held.push((me, local));
         }
         held.extend(replies);
-        let (object, context) = if held.len() == 1 && hinted.is_empty() {
-            (Object { rows: held[0].1.rows.clone() }, held[0].1.context.clone())
+        let object = if held.len() == 1 && hinted.is_empty() {
+            Object { rows: held[0].1.rows.clone() }
         } else {
             merge::join(&held, &hinted, &scope)
         };
         if held.len() > 1 && scope != Scope::Glance {
-            self.repair_readers(desk, &mut running, &held, &object, &context)?;
+            self.repair_readers(desk, &mut running, &held, &object)?;
         }
         if running.request.op.is_read() {
             let others = self.others(desk, &running.request, &object, owner)?;
@@ -602,16 +612,20 @@ impl Coordinator {
         }
         if let Some(op_id) = running.request.op_id {
             // One that says it is fresh may have been sent on twice.
-            let known = desk.replica.knows_recent(op_id)
-                || !running.request.fresh
-                    && (op_known
-                        || hinted.iter().any(|delta| delta.op_id == Some(op_id))
-                        || desk.replica.known_op(desk.turn, running.partition, op_id)?.is_some());
-            if known {
-                return self.repeat(desk, running, object, context, owner);
+            let mut known = op_known;
+            if desk.replica.knows_recent(op_id) || !running.request.fresh {
+                let here = desk.replica.op_rows(desk.turn, running.partition, op_id)?;
+                if let Some(rows) = here {
+                    known.get_or_insert_default().extend(rows);
+                }
+            }
+            let hinted = hinted.into_iter().find(|delta| delta.op_id == Some(op_id));
+            if known.is_some() || hinted.is_some() {
+                return self.repeat(desk, running, object, owner, known.unwrap_or_default(), hinted);
             }
         }
-        self.mutate(desk, running, object, context, owner)
+        let surplus = if running.request.fresh { Vec::new() } else { merge::surplus(&held, &object) };
+        self.mutate(desk, running, object, owner, surplus)
     }
 
     /// Read repair: owners that answered with less than the merged rows are sent them.
@@ -621,23 +635,23 @@ impl Coordinator {
         running: &mut Running,
         held: &[(NodeId, Held)],
         object: &Object,
-        context: &Context,
     ) -> Result<(), StoreError> {
         let me = desk.options.me;
         for (node, part) in held {
+            if part.rows != object.rows {
+                running.receipt.disagreed.push(*node);
+            }
             let rows = merge::repair(part, object);
             if rows.is_empty() {
                 continue;
             }
-            running.receipt.disagreed.push(*node);
             running.receipt.repaired.push(*node);
             desk.stats.add("read_repairs_total", 1);
             let key = running.request.key.clone();
             if *node == me {
-                desk.replica.take_repair(desk.turn, desk.now, &key, context, rows)?;
+                desk.replica.take_repair(desk.turn, desk.now, &key, rows)?;
             } else {
-                let context = context.clone();
-                let body = Body::Repair { ticket: None, key, context, rows, note: None, sync: false };
+                let body = Body::Repair { ticket: None, key, rows, entries: Vec::new(), note: None, sync: false };
                 desk.out.sends.push((*node, Traffic::Background, PeerMessage { partition: running.partition, body }));
             }
         }
@@ -679,8 +693,8 @@ impl Coordinator {
         desk: &mut Desk,
         mut running: Running,
         object: Object,
-        context: Context,
         owner: bool,
+        surplus: Vec<Effect>,
     ) -> Result<(), StoreError> {
         let request = &running.request;
         let wall_ms = desk.now.wall_ms;
@@ -720,17 +734,24 @@ impl Coordinator {
             if running.request.fresh {
                 return self.finish(desk, running, Ok(reply));
             }
-            // An earlier try may have done it where not everybody knows yet. And a later one may be under way, which must not find
-            // something to do that was not there when this one was answered.
+            // An earlier try may have done it where not everybody knows yet: what stands is brought to as many as the level asks. And a
+            // later try may be under way, which must not find something to do that was not there when this one was answered.
             let (op_id, remember) = (request.op_id, request.remember);
             let note = desk.replica.draw(desk.turn, desk.now, &request.key, op_id, remember, Hlc(0), |mint| {
-                vec![Mutation { dot: mint.dot(), effects: Vec::new() }]
+                vec![Mutation { dot: mint.dot(), effects: surplus }]
             })?;
             if !self.keep_here(desk, &running, &note, owner)? {
                 let error = RequestError::Overloaded("no room for another hint".into());
                 return self.finish(desk, running, Err(error));
             }
-            return self.bring(desk, running, object, context, owner, reply, Some(note));
+            let rows: Vec<RepairRow> = object.rows.into_iter().map(|(path, row)| RepairRow { path, row }).collect();
+            if owner {
+                desk.replica.take_repair(desk.turn, desk.now, &request.key, rows.clone())?;
+            }
+            running.receipt.duplicate = true;
+            self.release_key(desk, &mut running)?;
+            let standing = Standing { rows, note: Some(note), ..Standing::default() };
+            return self.replicate(desk, running, Payload::Standing(standing), reply, 0);
         }
         let size = largest_payload(&delta);
         if size > desk.options.value_size_max {
@@ -768,43 +789,46 @@ impl Coordinator {
         Ok(true)
     }
 
-    /// The operation was found done: nothing is minted, but its effect is brought to as many as the level asks.
+    /// The operation was found done: nothing is minted, but what it did is brought to as many as the level asks.
     fn repeat(
-        &mut self,
-        desk: &mut Desk,
-        running: Running,
-        object: Object,
-        context: Context,
-        owner: bool,
-    ) -> Result<(), StoreError> {
-        desk.stats.add("duplicates_total", 1);
-        let request = &running.request;
-        let reply = plan::repeated(&request.op, &request.key, &object, desk.now.wall_ms);
-        self.bring(desk, running, object, context, owner, reply, None)
-    }
-
-    /// Brings what stands to as many as the level asks, and with it the note that the operation has been answered.
-    #[allow(clippy::too_many_arguments)]
-    fn bring(
         &mut self,
         desk: &mut Desk,
         mut running: Running,
         object: Object,
-        mut context: Context,
         owner: bool,
-        reply: Reply,
-        note: Option<Delta>,
+        known: Vec<LogRow>,
+        hinted: Option<Delta>,
     ) -> Result<(), StoreError> {
+        desk.stats.add("duplicates_total", 1);
         running.receipt.duplicate = true;
         let request = &running.request;
-        let rows: Vec<RepairRow> =
-            object.rows.into_iter().map(|(path, row)| RepairRow { path, row: Some(row) }).collect();
-        if owner {
-            context.join(&desk.replica.state(desk.turn, running.partition)?.knowledge());
-            desk.replica.take_repair(desk.turn, desk.now, &request.key, &context, rows.clone())?;
-        }
+        let reply = plan::repeated(&request.op, &request.key, &object, desk.now.wall_ms);
+        let payload = match hinted {
+            // So far only a stand-in has it.
+            Some(delta) if known.is_empty() => {
+                if owner {
+                    desk.replica.take(desk.turn, desk.now, &delta, false)?;
+                } else {
+                    let limit = desk.options.hint_bytes_max;
+                    for away in desk.view.owners(running.partition) {
+                        if !desk.hints.keep(desk.turn, running.partition, away, &delta, limit)? {
+                            let error = RequestError::Overloaded("no room for another hint".into());
+                            return self.finish(desk, running, Err(error));
+                        }
+                    }
+                }
+                Payload::Delta(delta)
+            }
+            _ => {
+                if owner {
+                    desk.replica.take_log_rows(desk.turn, desk.now, running.partition, known.clone())?;
+                }
+                Payload::Standing(Standing { entries: known, ..Standing::default() })
+            }
+        };
         self.release_key(desk, &mut running)?;
-        self.replicate(desk, running, Payload::Repair(context, rows, note), reply, 0)
+        // It happened when it did: it is not stamped again above what came after it.
+        self.replicate(desk, running, payload, reply, STAMPS_MAX)
     }
 
     // --- replicating
@@ -824,7 +848,7 @@ impl Coordinator {
                 away.push(owner);
             }
         }
-        let counts_stand_ins = !consistency.owners_only || consistency.write == crate::data::consistency::Level::Any;
+        let counts_stand_ins = !consistency.owners_only || consistency.write == Level::Any;
         if counts_stand_ins {
             let stand_ins = desk.view.stand_ins(partition).filter(|node| *node == me || desk.view.is_up(*node));
             for (owner, node) in away.into_iter().zip(stand_ins) {
@@ -871,8 +895,10 @@ impl Coordinator {
             stamps,
             sync,
         };
+        // A stand-in that keeps nothing of it acknowledges nothing.
+        let keeps = owner || !matches!(&replicating.payload, Payload::Standing(Standing { note: None, .. }));
         let my_place = if owner { None } else { desk.view.owners(partition).find(|node| !desk.view.is_up(*node)) };
-        if owner || my_place.is_some() || consistency.write == crate::data::consistency::Level::Any {
+        if keeps && (owner || my_place.is_some() || consistency.write == Level::Any) {
             let place = if owner { None } else { my_place.or_else(|| desk.view.owners(partition).next()) };
             replicating.acks.insert(me, ack(desk, me, place, sync));
             replicating.stood_in.extend(place);
@@ -935,12 +961,12 @@ impl Coordinator {
     ) {
         let body = match &replicating.payload {
             Payload::Delta(delta) => Body::Replicate { ticket, delta: delta.clone(), hint_for, sync: replicating.sync },
-            Payload::Repair(context, rows, note) => Body::Repair {
+            Payload::Standing(standing) => Body::Repair {
                 ticket: Some(ticket),
                 key: key.clone(),
-                context: context.clone(),
-                rows: rows.clone(),
-                note: note.clone(),
+                rows: standing.rows.clone(),
+                entries: standing.entries.clone(),
+                note: standing.note.clone(),
                 sync: replicating.sync,
             },
         };

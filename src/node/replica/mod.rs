@@ -309,11 +309,24 @@ impl Replica {
         let prefix = key_prefix(partition, &delta.key);
         let me = self.incarnation;
         let mut taken = Taken::default();
-        let mut claims = Vec::new();
         self.state(turn, partition)?;
         for mutation in &delta.mutations {
             let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded above");
+            let entry = || LogEntry {
+                key: delta.key.clone(),
+                paths: mutation.effects.iter().map(|effect| effect.path.clone()).collect(),
+                removes: mutation.effects.iter().flat_map(|effect| effect.removes.iter().copied()).collect(),
+                op_id: delta.op_id,
+                remember: delta.remember,
+                tally: mutation.effects.iter().any(|effect| matches!(effect.put, Some(Put::Tally { .. }))),
+                made: delta.made,
+            };
             if state.seen.contains(mutation.dot) {
+                if delta.op_id.is_some() {
+                    let entry = entry();
+                    self.name(turn, now, partition, mutation.dot, &entry)?;
+                    self.settle_entry(turn, now, partition, mutation.dot, &entry)?;
+                }
                 continue;
             }
             if mutation.dot.incarnation == me && !minted && mutation.dot.counter > state.spent {
@@ -321,30 +334,16 @@ impl Replica {
                 continue;
             }
             let dead = state.dead.contains(&mutation.dot);
-            let mut tally = false;
             for effect in &mutation.effects {
                 let newer = self.put_effect(turn, partition, &prefix, delta, mutation.dot, effect, dead)?;
                 taken.newer = taken.newer.max(newer);
-                tally |= matches!(effect.put, Some(Put::Tally { .. }));
             }
-            let entry = LogEntry {
-                key: delta.key.clone(),
-                paths: mutation.effects.iter().map(|effect| effect.path.clone()).collect(),
-                removes: mutation.effects.iter().flat_map(|effect| effect.removes.iter().copied()).collect(),
-                op_id: delta.op_id,
-                remember: delta.remember,
-                tally,
-                made: delta.made,
-            };
+            let entry = entry();
             self.note(turn, now, partition, mutation.dot, &entry)?;
-            for effect in &mutation.effects {
-                let is_tally = matches!(effect.put, Some(Put::Tally { .. }));
-                claims.extend(self.claim(turn, partition, &effect.path, is_tally, delta.op_id, mutation.dot)?);
-            }
+            self.settle_entry(turn, now, partition, mutation.dot, &entry)?;
         }
         let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded above");
         state.newest = state.newest.max(delta.made);
-        self.settle(turn, now, &delta.key, claims)?;
         Ok(taken)
     }
 
@@ -423,6 +422,38 @@ impl Replica {
             }
         }
         turn.put(Space::Log, log_key(partition, dot), codec::encode(entry));
+        self.remember(turn, now, partition, dot, entry)
+    }
+
+    /// Learns which operation a dot was that came without: a repair brought its row before.
+    pub(super) fn name(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        partition: Partition,
+        dot: Dot,
+        entry: &LogEntry,
+    ) -> Result<(), StoreError> {
+        let Some(op_id) = entry.op_id else { return Ok(()) };
+        if self.known_op(turn, partition, op_id)?.is_some() {
+            return Ok(());
+        }
+        let at = log_key(partition, dot);
+        if turn.get(Space::Log, &at)?.is_some() {
+            turn.put(Space::Log, at, codec::encode(entry));
+        }
+        self.remember(turn, now, partition, dot, entry)
+    }
+
+    /// Remembers the operation behind a dot.
+    fn remember(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        partition: Partition,
+        dot: Dot,
+        entry: &LogEntry,
+    ) -> Result<(), StoreError> {
         let Some(op_id) = entry.op_id else { return Ok(()) };
         let mut known = Known { dot, tally: entry.tally };
         // That a tally contains it must not be forgotten for a retry of it.

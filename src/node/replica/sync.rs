@@ -1,14 +1,17 @@
 //! Coming level: serving the log and the rows to a peer, and taking a peer's.
 //!
-//! Rows travel as they stand now, with the sender's knowledge of the partition, and merge by the law. From a page of log rows only
-//! the dots named are taken as seen; a peer's whole context is taken only at the end of a complete full sync (rule 22), and then
-//! the one it had at the beginning.
+//! Rows travel as they stand now. From a page of log rows only the dots named are taken as seen, and only what they name is removed:
+//! what a replica holds is a function of what it has seen, so owners that have seen the same hold the same. A peer's whole context
+//! is taken only at the end of a complete full sync (rule 22), and then the one it had at the beginning.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::data::clock::{Hlc, Now};
 use crate::data::context::Context;
-use crate::data::id::{Dot, Partition};
+use crate::data::id::{Dot, OpId, Partition};
+use crate::data::mutation::{Effect, Mutation};
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, key_prefix, parse_row_key, row_key};
 use crate::data::row::{Row, merge};
@@ -22,8 +25,8 @@ use super::{LogEntry, Replica, Turn, corrupt, decode, get_row, log_key, log_rang
 const POINT_DELETES_MAX: u64 = 16;
 
 /// A page of the log.
+#[derive(Default)]
 pub struct LogPage {
-    pub context: Context,
     pub entries: Vec<LogRow>,
     /// There is more behind it.
     pub more: bool,
@@ -40,7 +43,8 @@ pub struct RowPage {
 }
 
 impl Replica {
-    /// Log rows that `have` lacks, about `bytes_max` of them.
+    /// Log rows that `have` lacks, about `bytes_max` of them. Rows show the present, so each brings the entries of all dots in it
+    /// that the asker lacks into the same page.
     pub fn log_page(
         &mut self,
         turn: &Turn,
@@ -49,14 +53,14 @@ impl Replica {
         bytes_max: usize,
     ) -> Result<LogPage, StoreError> {
         let state = self.state(turn, partition)?;
-        let context = state.knowledge();
         let trimmed = have.lacks(&state.log_start) > 0;
         let mut incarnations: Vec<_> = state.seen.vector().map(|(incarnation, _)| incarnation).collect();
         incarnations.extend(state.seen.cloud().map(|dot| dot.incarnation));
         incarnations.sort_unstable();
         incarnations.dedup();
         let greatest: Vec<_> = incarnations.iter().map(|one| (*one, state.seen.greatest(*one))).collect();
-        let mut page = LogPage { context, entries: Vec::new(), more: false, trimmed };
+        let mut page = LogPage { trimmed, ..LogPage::default() };
+        let mut met = BTreeSet::new();
         let mut bytes = 0;
         for (incarnation, last) in greatest {
             let first = have.upto(incarnation) + 1;
@@ -93,53 +97,73 @@ impl Replica {
                     page.more = true;
                     break;
                 }
-                let prefix = key_prefix(partition, &entry.key);
-                let mut rows = Vec::with_capacity(entry.paths.len());
-                for path in entry.paths {
-                    let row = get_row(turn, &row_key(&prefix, &path))?;
-                    bytes += 64 + entry.key.bytes.len() + path.member.len() + row.as_ref().map_or(0, size);
-                    rows.push((path, row));
+                let mut queue = if met.insert(dot) { vec![(dot, entry)] } else { Vec::new() };
+                while let Some((dot, entry)) = queue.pop() {
+                    let one = log_row(turn, partition, dot, entry)?;
+                    for (path, row) in &one.rows {
+                        bytes += 64 + one.key.bytes.len() + path.member.len() + row.as_ref().map_or(0, size);
+                        for other in row.iter().flat_map(Row::dots) {
+                            if have.contains(other) || !met.insert(other) {
+                                continue;
+                            }
+                            queue.extend(log_entry(turn, partition, other)?.map(|entry| (other, entry)));
+                        }
+                    }
+                    page.entries.push(one);
                 }
-                page.entries.push(LogRow {
-                    dot,
-                    key: entry.key,
-                    rows,
-                    removes: entry.removes,
-                    tally: entry.tally,
-                    op_id: entry.op_id,
-                    remember: entry.remember,
-                    made: entry.made,
-                });
             }
         }
         Ok(page)
     }
 
-    /// Takes log rows of a peer, all but those of this incarnation that were never minted here.
+    /// The log rows of an operation that is known here; none when the log has let them go, which it does when every owner has had
+    /// them for long.
+    pub fn op_rows(&self, turn: &Turn, partition: Partition, op_id: OpId) -> Result<Option<Vec<LogRow>>, StoreError> {
+        let Some(known) = self.known_op(turn, partition, op_id)? else { return Ok(None) };
+        let mut rows = Vec::new();
+        let is_its = |entry: &LogEntry| entry.op_id == Some(op_id);
+        let Dot { incarnation, counter } = known.dot;
+        let mut at = counter;
+        // The dots of one operation are neighbours.
+        while let Some(entry) = log_entry(turn, partition, Dot { incarnation, counter: at })?.filter(is_its) {
+            rows.push(log_row(turn, partition, Dot { incarnation, counter: at }, entry)?);
+            at += 1;
+        }
+        at = counter - 1;
+        while at > 0
+            && let Some(entry) = log_entry(turn, partition, Dot { incarnation, counter: at })?.filter(is_its)
+        {
+            rows.push(log_row(turn, partition, Dot { incarnation, counter: at }, entry)?);
+            at -= 1;
+        }
+        Ok(Some(rows))
+    }
+
+    /// Takes log rows of a peer, all but those of this incarnation that were never minted here. What a row lacks says nothing: that
+    /// something was removed is told by the mutation that did it, so equal `seen` means equal rows.
     pub fn take_log_rows(
         &mut self,
         turn: &mut Turn,
         now: Now,
         partition: Partition,
-        theirs: &Context,
         entries: Vec<LogRow>,
     ) -> Result<(), StoreError> {
         let me = self.incarnation;
-        let mine = self.state(turn, partition)?.knowledge();
+        let mut brought = Vec::new();
         for entry in entries {
             let state = self.state(turn, partition)?;
-            if state.seen.contains(entry.dot) {
-                continue;
-            }
-            if entry.dot.incarnation == me && entry.dot.counter > state.spent {
+            let known = state.seen.contains(entry.dot);
+            if !known && entry.dot.incarnation == me && entry.dot.counter > state.spent {
                 self.amnesia = true;
                 continue;
             }
             let prefix = key_prefix(partition, &entry.key);
-            let mut claims = Vec::new();
             let mut paths = Vec::with_capacity(entry.rows.len());
             for (path, row) in entry.rows {
-                self.join_row(turn, partition, &entry.key, &prefix, &path, row, &mine, theirs)?;
+                if !known {
+                    self.join_named(turn, partition, &entry.key, &prefix, &path, row.clone(), &entry.removes)?;
+                }
+                brought.extend(row.map(|row| (entry.key.clone(), path.clone(), row)));
                 paths.push(path);
             }
             let noted = LogEntry {
@@ -151,18 +175,100 @@ impl Replica {
                 tally: entry.tally,
                 made: entry.made,
             };
-            self.state(turn, partition)?;
-            self.note(turn, now, partition, entry.dot, &noted)?;
-            for path in &noted.paths {
-                let is_tally = noted.tally && matches!(path.component, Component::Counter | Component::FieldCounter);
-                claims.extend(self.claim(turn, partition, path, is_tally, noted.op_id, entry.dot)?);
+            if known {
+                self.name(turn, now, partition, entry.dot, &noted)?;
+            } else {
+                self.note(turn, now, partition, entry.dot, &noted)?;
             }
-            self.settle(turn, now, &noted.key, claims)?;
+            self.settle_entry(turn, now, partition, entry.dot, &noted)?;
+        }
+        // Whatever came with the rows and has no entry of its own.
+        for (key, path, row) in brought {
+            self.adopt(turn, now, partition, &key, &path, row)?;
         }
         Ok(())
     }
 
-    /// Merges one row of a peer by the law.
+    /// An increment may have been counted twice: by what was just noted, and before.
+    pub(super) fn settle_entry(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        partition: Partition,
+        dot: Dot,
+        noted: &LogEntry,
+    ) -> Result<(), StoreError> {
+        let mut claims = Vec::new();
+        for path in &noted.paths {
+            let is_tally = noted.tally && matches!(path.component, Component::Counter | Component::FieldCounter);
+            claims.extend(self.claim(turn, partition, path, is_tally, noted.op_id, dot)?);
+        }
+        self.settle(turn, now, &noted.key, claims)
+    }
+
+    /// Joins a row as it came, without these dots of the row held here and without what this replica knows to be gone.
+    #[allow(clippy::too_many_arguments)]
+    fn join_named(
+        &mut self,
+        turn: &mut Turn,
+        partition: Partition,
+        key: &Key,
+        prefix: &[u8],
+        path: &Path,
+        row: Option<Row>,
+        removes: &[Dot],
+    ) -> Result<(), StoreError> {
+        let at = row_key(prefix, path);
+        let before = get_row(turn, &at)?;
+        let mine = before.clone().and_then(|row| row.without(removes));
+        let held = mine.as_ref().map(Row::removable).unwrap_or_default();
+        let state = self.state(turn, partition)?;
+        let theirs = row.and_then(|row| {
+            let gone: Vec<Dot> =
+                row.removable().into_iter().filter(|dot| !held.contains(dot) && state.knows(*dot)).collect();
+            if path.component == Component::Register { Some(row) } else { row.without(&gone) }
+        });
+        let after = match (mine, theirs) {
+            (Some(mine), Some(theirs)) => Some(mine.joined(theirs)),
+            (mine, theirs) => mine.or(theirs),
+        };
+        self.put_row(turn, partition, key, at, path, before, after)
+    }
+
+    /// Writes a row that changed, and what goes with it.
+    #[allow(clippy::too_many_arguments)]
+    fn put_row(
+        &mut self,
+        turn: &mut Turn,
+        partition: Partition,
+        key: &Key,
+        at: Vec<u8>,
+        path: &Path,
+        before: Option<Row>,
+        after: Option<Row>,
+    ) -> Result<(), StoreError> {
+        if matches!(after, Some(Row::Retried(_))) {
+            self.has_retries(partition);
+        }
+        if let Some(stamp) = after.as_ref().and_then(Row::stamp) {
+            let state = self.state(turn, partition)?;
+            if stamp.hlc > state.newest {
+                state.newest = stamp.hlc;
+                self.checkpoint(partition);
+            }
+        }
+        match after {
+            after if after == before => {}
+            Some(row) => {
+                turn.put(Space::Rows, at, codec::encode(&row));
+                self.kinds.saw(key, path.component);
+            }
+            None => turn.delete(Space::Rows, at),
+        }
+        Ok(())
+    }
+
+    /// Merges one row of a peer by the law. Gives the entries of it that this replica had seen and that are gone now.
     #[allow(clippy::too_many_arguments)]
     fn join_row(
         &mut self,
@@ -174,72 +280,65 @@ impl Replica {
         row: Option<Row>,
         mine: &Context,
         theirs: &Context,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Vec<Dot>, StoreError> {
         let at = row_key(prefix, path);
         let before = get_row(turn, &at)?;
-        let stamp = row.as_ref().and_then(Row::stamp);
-        if matches!(row, Some(Row::Retried(_))) {
-            self.has_retries(partition);
-        }
         let after = merge(before.clone(), mine, row, theirs);
-        if let Some(stamp) = stamp {
-            let state = self.state(turn, partition)?;
-            if stamp.hlc > state.newest {
-                state.newest = stamp.hlc;
-                self.checkpoint(partition);
-            }
+        let mut gone = Vec::new();
+        if path.component != Component::Register {
+            let kept = after.as_ref().map(Row::removable).unwrap_or_default();
+            let had = before.as_ref().map(Row::removable).unwrap_or_default();
+            gone.extend(had.into_iter().filter(|dot| !kept.contains(dot) && mine.contains(*dot)));
         }
-        if after == before {
-            return Ok(false);
-        }
-        match after {
-            Some(row) => {
-                turn.put(Space::Rows, at, codec::encode(&row));
-                self.kinds.saw(key, path.component);
-            }
-            None => turn.delete(Space::Rows, at),
-        }
-        Ok(true)
+        self.put_row(turn, partition, key, at, path, before, after)?;
+        Ok(gone)
     }
 
-    /// Read repair: takes merged rows by the law. `theirs` is what was known in all of the answers that they were merged from. What
-    /// was put by a dot is in one row (`plan`), so whoever takes the row has taken the dot: it is seen from now on, and told to the
-    /// others like any other; a row that nobody has seen would never reach an owner that lacks it.
+    /// Read repair: takes merged rows. They add and never take away.
     pub fn take_repair(
         &mut self,
         turn: &mut Turn,
         now: Now,
         key: &Key,
-        theirs: &Context,
         rows: Vec<RepairRow>,
     ) -> Result<(), StoreError> {
         let partition = self.partition_of(key);
-        let prefix = key_prefix(partition, key);
-        let me = self.incarnation;
-        let state = self.state(turn, partition)?;
-        let mine = state.knowledge();
-        let minted = state.seen.greatest(me).max(state.spent);
         for RepairRow { path, row } in rows {
-            let dots = row.as_ref().map(Row::dots).unwrap_or_default();
-            if dots.iter().any(|dot| dot.incarnation == me && dot.counter > minted) {
-                self.amnesia = true;
-                continue;
-            }
-            let made = row.as_ref().and_then(Row::stamp).map_or(Hlc(0), |stamp| stamp.hlc);
-            let news: Vec<(Dot, Vec<Dot>)> = dots
-                .into_iter()
-                .filter(|dot| !mine.contains(*dot))
-                .map(|dot| (dot, row.as_ref().map(|row| row.removed_by(dot).to_vec()).unwrap_or_default()))
-                .collect();
-            self.join_row(turn, partition, key, &prefix, &path, row, &mine, theirs)?;
-            for (dot, removes) in news {
-                let (key, paths) = (key.clone(), vec![path.clone()]);
-                let entry = LogEntry { key, paths, removes, op_id: None, remember: false, tally: false, made };
-                self.note(turn, now, partition, dot, &entry)?;
-            }
-            self.settle_row(turn, now, partition, key, &path)?;
+            self.adopt(turn, now, partition, key, &path, row)?;
         }
         Ok(())
+    }
+
+    /// Takes a row with the dots in it. What was put by a dot is in one row (`plan`), and the row tells what the dot removed: whoever
+    /// takes the row has taken the dot. It is seen from now on and told to the others like any other; a row that nobody has seen
+    /// would never reach an owner that lacks it. Its operation is told when its entry comes.
+    fn adopt(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        partition: Partition,
+        key: &Key,
+        path: &Path,
+        row: Row,
+    ) -> Result<(), StoreError> {
+        let me = self.incarnation;
+        let state = self.state(turn, partition)?;
+        let minted = state.seen.greatest(me).max(state.spent);
+        let news: Vec<Dot> = row.dots().into_iter().filter(|dot| !state.seen.contains(*dot)).collect();
+        if news.iter().any(|dot| dot.incarnation == me && dot.counter > minted) {
+            self.amnesia = true;
+            return Ok(());
+        }
+        let made = row.stamp().map_or(Hlc(0), |stamp| stamp.hlc);
+        let news: Vec<(Dot, Vec<Dot>)> = news.into_iter().map(|dot| (dot, row.removed_by(dot).to_vec())).collect();
+        let removes: Vec<Dot> = news.iter().flat_map(|(_, removes)| removes.iter().copied()).collect();
+        self.join_named(turn, partition, key, &key_prefix(partition, key), path, Some(row), &removes)?;
+        for (dot, removes) in news {
+            let (key, paths) = (key.clone(), vec![path.clone()]);
+            let entry = LogEntry { key, paths, removes, op_id: None, remember: false, tally: false, made };
+            self.note(turn, now, partition, dot, &entry)?;
+        }
+        self.settle_row(turn, now, partition, key, path)
     }
 
     /// A retried increment may have come of which this replica knows that a tally has it.
@@ -348,7 +447,7 @@ impl Replica {
         after: Option<&Bytes>,
         rows: Vec<(Bytes, Row)>,
         next: Option<&Bytes>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(), StoreError> {
         let mine = self.state(turn, partition)?.knowledge();
         let start = partition.0.to_be_bytes();
         let mut from = after.map_or_else(|| start.to_vec(), |after| after.to_vec());
@@ -368,7 +467,7 @@ impl Replica {
             held.push(Bytes::copy_from_slice(key));
             true
         })?;
-        let mut changed = 0;
+        let mut gone: BTreeMap<Key, Vec<Effect>> = BTreeMap::new();
         let mut theirs_rows: std::collections::BTreeMap<Bytes, Row> = rows.into_iter().collect();
         for key in held {
             theirs_rows.entry(key.clone()).or_insert_with(|| Row::Births(Vec::new()));
@@ -380,10 +479,17 @@ impl Replica {
             }
             let row = (row != Row::Births(Vec::new())).then_some(row);
             let prefix = key_prefix(partition, &key);
-            changed += u64::from(self.join_row(turn, partition, &key, &prefix, &path, row, &mine, theirs)?);
+            let removes = self.join_row(turn, partition, &key, &prefix, &path, row, &mine, theirs)?;
             self.settle_row(turn, now, partition, &key, &path)?;
+            if !removes.is_empty() {
+                gone.entry(key).or_default().push(Effect { path, removes, put: None });
+            }
         }
-        Ok(changed)
+        // Should this full sync not come to its end, nobody may know by name what was removed.
+        for (key, effects) in gone {
+            self.mint(turn, now, &key, None, false, Hlc(0), |mint| vec![Mutation { dot: mint.dot(), effects }])?;
+        }
+        Ok(())
     }
 
     /// The end of a full sync: what the peer had seen when it began is seen here.
@@ -424,6 +530,25 @@ impl Replica {
         self.log_entries -= gone;
         Ok(())
     }
+}
+
+fn log_entry(turn: &Turn, partition: Partition, dot: Dot) -> Result<Option<LogEntry>, StoreError> {
+    match turn.get(Space::Log, &log_key(partition, dot))? {
+        Some(bytes) => decode(&bytes, "a log entry").map(Some),
+        None => Ok(None),
+    }
+}
+
+/// An entry with its rows as they stand now.
+fn log_row(turn: &Turn, partition: Partition, dot: Dot, entry: LogEntry) -> Result<LogRow, StoreError> {
+    let prefix = key_prefix(partition, &entry.key);
+    let mut rows = Vec::with_capacity(entry.paths.len());
+    for path in entry.paths {
+        let row = get_row(turn, &row_key(&prefix, &path))?;
+        rows.push((path, row));
+    }
+    let LogEntry { key, removes, tally, op_id, remember, made, .. } = entry;
+    Ok(LogRow { dot, key, rows, removes, tally, op_id, remember, made })
 }
 
 fn size(row: &Row) -> usize {
