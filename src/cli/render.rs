@@ -125,6 +125,9 @@ pub fn receipt<T>(answer: &Answer<T>, read: bool, asked: &Consistency, names: &N
     if receipt.duplicate {
         lines.push(("duplicate", "this operation was known already: it counts once".to_owned()));
     }
+    if receipt.unchanged {
+        lines.push(("unchanged", "there was nothing to do, and nothing was written".to_owned()));
+    }
     if let Some(op_id) = answer.op_id {
         lines.push(("operation", op_id.to_string()));
     }
@@ -186,6 +189,7 @@ pub fn receipt_json(receipt: &Receipt, names: &Names) -> Value {
         "repaired": list(&receipt.repaired),
         "stamped_again": receipt.stamped_again,
         "duplicate": receipt.duplicate,
+        "unchanged": receipt.unchanged,
         "took_us": receipt.took_us,
     })
 }

@@ -172,6 +172,8 @@ pub struct Receipt {
     pub stamped_again: bool,
     /// The operation id was known already: the effect is the earlier one's.
     pub duplicate: bool,
+    /// Nothing was to be done, so nothing was written: those who acknowledged are those who were asked for what they hold.
+    pub unchanged: bool,
     /// Microseconds from the coordinator's taking the request to its answer.
     pub took_us: u64,
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::data::clock::Now;
 use crate::data::context::Context;
-use crate::data::id::{Dot, Incarnation, NodeId, Partition};
+use crate::data::id::{Dot, Incarnation, NodeId, Partition, mix64};
 use crate::data::object::Object;
 use crate::data::op::Key;
 use crate::data::op::{RequestError, ScanPage, ScanRequest};
@@ -103,15 +103,18 @@ impl Shard {
         for peer in view.peers_of(options.me).map(|member| member.id).filter(|peer| view.is_up(*peer)) {
             exchange.peer_returned(peer);
         }
+        // The lane above, who counts next (a coordinator or its shard), and where this process begins to count.
+        let begin = mix64(incarnation.0 ^ now.wall_ms.rotate_left(20) ^ now.mono_us) & ((1 << 40) - 1);
+        let tickets = Ticket::from(options.lane) << 48 | begin;
         Ok(Self {
-            coordinator: Coordinator::new(options.lane),
+            coordinator: Coordinator::new(tickets),
             replica,
             hints,
             exchange,
             scans: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             cuts: BTreeMap::new(),
-            next: (Ticket::from(options.lane) << 48) | (1 << 47),
+            next: tickets | (1 << 47),
             round_at_us: now.mono_us,
             rounds: 0,
             stats: Stats::default(),

@@ -8,8 +8,30 @@ use std::time::Instant;
 
 use tidewater::sim::{self, Lines, SimOptions, Verdict};
 
+/// Seeds that broke a promise once, with what was found by them.
+const KEPT: &[u64] = &[
+    // A late copy of a removal took what was added after the removal had been answered.
+    0, 33, 117, 295, // "Nothing happened", said of a mutation that another coordinator was doing.
+    31, 2730, // A retried increment counted twice.
+    22, 98, 179, 299, 978, 2308, 7585,
+    // Flags read along with strings by some replicas only, and taken for removed.
+    4535, 4712, 5765, 7241, 9634,
+    // What one replica removed because another lacked it, a third kept for good.
+    7015, 8308, 4316, 6916,
+    // A wiped node had nothing to report, and so its peers believed what it had said before.
+    1189, // An acknowledgement for an earlier process, taken for one to this.
+    6249, 9704, // Receipts and checkers: what was lost with a disk, what clocks and unseen removals allow.
+    326, 400, 1546, 2108, 2829, 3315, 3531, 3744, 6035,
+];
+
+/// The usual seeds differ from commit to commit, so that more and more are tried; the same commit tries the same.
 fn range() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("TIDEWATER_SIM_SEEDS") else { return 0..200 };
+    let Ok(text) = std::env::var("TIDEWATER_SIM_SEEDS") else {
+        let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output();
+        let head = head.map(|out| String::from_utf8_lossy(&out.stdout).chars().take(8).collect::<String>());
+        let first = head.ok().and_then(|head| u64::from_str_radix(&head, 16).ok()).unwrap_or(0) * 1000;
+        return first..first + 300;
+    };
     let (from, to) = text.split_once("..").expect("TIDEWATER_SIM_SEEDS is A..B");
     from.parse().expect("a number")..to.parse().expect("a number")
 }
@@ -64,6 +86,16 @@ fn seeds_hold() {
     }
     if let Some(verdict) = failed.first() {
         fail(verdict);
+    }
+}
+
+#[test]
+fn kept_seeds_hold() {
+    for &seed in KEPT {
+        let verdict = sim::run(seed, &SimOptions::default());
+        if verdict.violation.is_some() {
+            fail(&verdict);
+        }
     }
 }
 

@@ -196,13 +196,14 @@ impl Latency {
 }
 
 impl Coordinator {
-    pub fn new(lane: u16) -> Self {
+    /// Tickets begin at `first`: an answer to an earlier process must not be taken for one to this.
+    pub fn new(first: Ticket) -> Self {
         Self {
             running: BTreeMap::new(),
             wakes: BTreeSet::new(),
             busy: BTreeMap::new(),
             latency: BTreeMap::new(),
-            next: (Ticket::from(lane) << 48) + 1,
+            next: first,
             taken: Taken::default(),
         }
     }
@@ -732,6 +733,7 @@ impl Coordinator {
         };
         if delta.mutations.is_empty() {
             if running.request.fresh {
+                running.receipt.unchanged = true;
                 return self.finish(desk, running, Ok(reply));
             }
             // An earlier try may have done it where not everybody knows yet: what stands is brought to as many as the level asks. And a

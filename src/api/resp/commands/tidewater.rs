@@ -187,8 +187,19 @@ impl Names<'_> {
 
 fn receipt(call: &mut Call<'_>) -> Result<Plan, Refusal> {
     let Some((receipt, requests)) = &call.session.receipt else { return Ok(Plan::Now(Frame::Null)) };
-    let Receipt { coordinator, layout, acks, needed, missing, disagreed, repaired, stamped_again, duplicate, took_us } =
-        receipt;
+    let Receipt {
+        coordinator,
+        layout,
+        acks,
+        needed,
+        missing,
+        disagreed,
+        repaired,
+        stamped_again,
+        duplicate,
+        unchanged,
+        took_us,
+    } = receipt;
     let (members, _) = call.facts.layout();
     let names = Names(&members);
     let acks = acks.iter().map(|ack| {
@@ -210,6 +221,7 @@ fn receipt(call: &mut Call<'_>) -> Result<Plan, Refusal> {
         ("repaired", names.nodes(repaired)),
         ("stamped-again", Frame::Boolean(*stamped_again)),
         ("duplicate", Frame::Boolean(*duplicate)),
+        ("unchanged", Frame::Boolean(*unchanged)),
         ("took-us", Frame::Integer(i64::try_from(*took_us).unwrap_or(i64::MAX))),
         // Of a command over several keys this is the weakest of so many receipts.
         ("requests", Frame::Integer(*requests as i64)),
