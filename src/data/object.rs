@@ -120,14 +120,13 @@ impl Object {
         for tally in &retried.tallies {
             let Some(life) = path.life() else { continue };
             let field = path.field();
-            match self.rows.get(&Path::tally(field.as_deref(), life, tally.incarnation)) {
-                Some(Row::Counter { tally: held, floor }) => match tally_holds(held, floor, tally.counter) {
-                    Holds::Live => live += 1,
-                    // Who removed it from the tally has removed it.
-                    Holds::Removed => wanted = 0,
-                    Holds::Nothing => {}
-                },
-                _ => {}
+            let row = self.rows.get(&Path::tally(field.as_deref(), life, tally.incarnation));
+            let Some(Row::Counter { tally: held, floor }) = row else { continue };
+            match tally_holds(held, floor, tally.counter) {
+                Holds::Live => live += 1,
+                // Who removed it from the tally has removed it.
+                Holds::Removed => wanted = 0,
+                Holds::Nothing => {}
             }
         }
         wanted - live
