@@ -48,7 +48,12 @@ pub async fn run(mut membership: Membership, mut inputs: mpsc::Receiver<GossipIn
             Err(_) => membership.handle_timeout(now_us),
             Ok(None) => return,
             Ok(Some(GossipInput::Datagram { from, bytes })) => membership.handle_datagram(now_us, from, &bytes),
-            Ok(Some(GossipInput::LinkUp(node))) => membership.link_up(now_us, node),
+            Ok(Some(GossipInput::LinkUp(node))) => {
+                membership.link_up(now_us, node);
+                for lane in handle.lanes() {
+                    drop(lane.try_send(LaneInput::LinkUp(node)));
+                }
+            }
             Ok(Some(GossipInput::LinkDown(node))) => {
                 membership.link_down(now_us, node);
                 for lane in handle.lanes() {

@@ -47,6 +47,7 @@ pub enum LaneInput {
     Scan { scan: ScanRequest, reply: ScanReplyTo },
     Messages { from: NodeId, messages: Vec<PeerMessage> },
     View(Arc<View>),
+    LinkUp(NodeId),
     LinkDown(NodeId),
     Status(oneshot::Sender<ShardStatus>),
     Stop,
@@ -263,6 +264,7 @@ impl Lane {
                 self.view = Some(view.clone());
                 self.shard.handle(now, Input::View(view), turn, out)
             }
+            LaneInput::LinkUp(node) => self.shard.handle(now, Input::LinkUp(node), turn, out),
             LaneInput::LinkDown(node) => self.shard.handle(now, Input::LinkDown(node), turn, out),
             LaneInput::Status(reply) => {
                 drop(reply.send(self.shard.status()));
@@ -401,7 +403,7 @@ fn refuse(name: &str, cause: &str, input: LaneInput, out: &mut Outbox) {
             }
         }
         LaneInput::Status(reply) => drop(reply.send(ShardStatus::default())),
-        LaneInput::View(_) | LaneInput::LinkDown(_) | LaneInput::Stop => {}
+        LaneInput::View(_) | LaneInput::LinkUp(_) | LaneInput::LinkDown(_) | LaneInput::Stop => {}
     }
 }
 

@@ -133,9 +133,11 @@ impl Shard {
             Input::Scan { ticket, scan } => self.handle_scan(now, ticket, scan, turn, out),
             Input::Message { from, message } => self.handle_message(now, from, message, turn, out),
             Input::View(view) => self.handle_view(now, view, turn, out),
+            Input::LinkUp(node) => self.greet(now, node, turn, out),
             Input::LinkDown(node) => {
                 let (coordinator, mut desk) = self.desk(now, turn, out);
                 coordinator.handle_link_down(&mut desk, node)?;
+                self.exchange.peer_left(node);
                 self.deliveries.retain(|_, delivery| delivery.owner != node);
                 self.fail_scans(out, |scanning| scanning.to == node);
                 Ok(())
@@ -421,17 +423,10 @@ impl Shard {
     fn handle_view(&mut self, now: Now, view: Arc<View>, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
         let before = std::mem::replace(&mut self.view, view);
         let peers: Vec<NodeId> = self.view.peers_of(self.options.me).map(|member| member.id).collect();
-        let mut returned = false;
         for peer in peers {
             match (before.is_up(peer), self.view.is_up(peer)) {
                 (false, true) => {
-                    self.exchange.peer_returned(peer);
-                    returned = true;
-                    let owed: Vec<Partition> =
-                        self.hints.owed().filter(|(owner, _)| *owner == peer).map(|(_, at)| at).collect();
-                    for partition in owed {
-                        self.deliver_hints(now, peer, partition, turn, out)?;
-                    }
+                    self.greet(now, peer, turn, out)?;
                 }
                 (true, false) => {
                     self.exchange.peer_left(peer);
@@ -441,10 +436,21 @@ impl Shard {
                 _ => {}
             }
         }
-        if returned {
-            // At once, not at the next round.
-            self.round_at_us = now.mono_us;
+        Ok(())
+    }
+
+    /// A peer is back, or a link to it is: everything is reported to it, hints for it set off, and its reports acted on at once.
+    fn greet(&mut self, now: Now, peer: NodeId, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        if !self.view.is_up(peer) {
+            return Ok(());
         }
+        self.exchange.peer_returned(peer);
+        let owed: Vec<Partition> = self.hints.owed().filter(|(owner, _)| *owner == peer).map(|(_, at)| at).collect();
+        for partition in owed {
+            self.deliver_hints(now, peer, partition, turn, out)?;
+        }
+        // At once, not at the next round.
+        self.round_at_us = now.mono_us;
         Ok(())
     }
 

@@ -32,6 +32,8 @@ pub enum Input {
     },
     /// Who is up changed, or the layout did.
     View(Arc<View>),
+    /// There is a link to a peer, where there was none: what was told it meanwhile went nowhere.
+    LinkUp(NodeId),
     /// The link to a peer broke: what was asked of it will not be answered.
     LinkDown(NodeId),
 }

@@ -588,6 +588,11 @@ impl World {
         self.trace.line(|| format!("{:>10} {at} believes {of} is {}", self.now_us, if up { "up" } else { "down" }));
         let view = self.view_of(at);
         self.push_input(at, Input::View(view));
+        if up && self.chaos.chance(500_000) {
+            let process = self.nodes[at].process;
+            let wait = self.chaos.below(500_000);
+            self.after(wait, Event::Input { to: at, process, input: Input::LinkUp(self.nodes[of].id) });
+        }
     }
 
     fn kill(&mut self, at: usize, power: bool, down_us: u64) {
