@@ -13,8 +13,8 @@ use crate::data::id::{NodeId, Partition};
 const PULLS_MAX: usize = 32;
 /// A pull that is not answered for this long is given up and may be sent to somebody else.
 const PULL_TIMEOUT_US: u64 = 5_000_000;
-/// After this many rounds everything is reported again, in case a report was lost.
-const REFRESH_ROUNDS: u64 = 15;
+/// After this many rounds everything is reported again, whatever was told before.
+const REFRESH_ROUNDS: u64 = 60;
 
 #[derive(Default)]
 pub struct Exchange {
@@ -24,6 +24,8 @@ pub struct Exchange {
     reported: BTreeMap<NodeId, BTreeMap<Partition, u64>>,
     /// What a peer had and this replica lacked at the last round.
     lacking: BTreeMap<(Partition, NodeId), Context>,
+    /// What this replica had at an earlier round and a peer seemed to lack.
+    doubted: BTreeMap<(Partition, NodeId), Context>,
     pulls: BTreeMap<Partition, Pull>,
     /// What is to be pulled, and from whom, as soon as there is room.
     ready: BTreeSet<(Partition, NodeId)>,
@@ -66,6 +68,19 @@ impl Exchange {
         let reported = self.reported.entry(peer).or_default();
         let version = version + 1;
         reported.insert(partition, version) != Some(version)
+    }
+
+    /// Does a peer seem to lack what was here a round ago already? Then either report was lost, or it is slow: it is to be asked.
+    pub fn doubts(&mut self, peer: NodeId, partition: Partition, mine: &Context) -> bool {
+        let nothing = Context::default();
+        let theirs = self.seen.get(&peer).and_then(|seen| seen.get(&partition)).unwrap_or(&nothing);
+        let at = (partition, peer);
+        if theirs.lacks(mine) == 0 {
+            self.doubted.remove(&at);
+            return false;
+        }
+        let before = self.doubted.insert(at, mine.clone());
+        before.is_some_and(|before| theirs.lacks(&before) > 0)
     }
 
     /// Takes a peer's report.
@@ -197,6 +212,19 @@ mod tests {
         assert_eq!(exchange.next_pull(0), None);
         exchange.end_pull(Partition(0));
         assert_eq!(exchange.next_pull(0), Some((Partition(0), NodeId(3))));
+    }
+
+    #[test]
+    fn a_peer_that_seems_to_lag_is_asked() {
+        let mut exchange = Exchange::default();
+        let (peer, partition) = (NodeId(2), Partition(0));
+        assert!(!exchange.doubts(peer, partition, &upto(0)), "nothing lacks nothing");
+        assert!(!exchange.doubts(peer, partition, &upto(5)), "its report may be under way");
+        assert!(exchange.doubts(peer, partition, &upto(6)));
+        exchange.take_report(peer, partition, upto(6), &upto(8));
+        assert!(!exchange.doubts(peer, partition, &upto(8)), "it has what was there a round ago");
+        exchange.take_report(peer, partition, upto(8), &upto(8));
+        assert!(!exchange.doubts(peer, partition, &upto(8)));
     }
 
     #[test]

@@ -324,10 +324,15 @@ impl Shard {
                     reply(out, from, partition, Body::ReplicateAck { ticket, result });
                 }
             }
-            Body::Report { seen } => {
+            Body::Report { seen, answer } => {
                 if self.view.is_owner(partition, self.options.me) {
-                    let mine = &self.replica.state(turn, partition)?.seen;
-                    self.exchange.take_report(from, partition, seen, mine);
+                    let state = self.replica.state(turn, partition)?;
+                    self.exchange.take_report(from, partition, seen, &state.seen);
+                    if answer {
+                        self.exchange.must_report(from, partition, state.version);
+                        let seen = state.seen.clone();
+                        background(out, from, partition, Body::Report { seen, answer: false });
+                    }
                     self.pull_next(now, turn, out)?;
                 }
             }
@@ -469,8 +474,9 @@ impl Shard {
             }
             // Nothing seen is worth a word too: it may have been more before the disk was lost.
             for peer in view.owners(partition).filter(|peer| *peer != me && view.is_up(*peer)) {
-                if self.exchange.must_report(peer, partition, state.version) {
-                    background(out, peer, partition, Body::Report { seen: state.seen.clone() });
+                let answer = self.exchange.doubts(peer, partition, &state.seen);
+                if self.exchange.must_report(peer, partition, state.version) || answer {
+                    background(out, peer, partition, Body::Report { seen: state.seen.clone(), answer });
                 }
             }
             if state.log_entries > 0 {

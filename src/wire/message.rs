@@ -74,6 +74,8 @@ pub enum Body {
     /// What I have seen of this partition.
     Report {
         seen: Context,
+        /// Tell me what you have seen: by what I was told you lack something for longer than it should take.
+        answer: bool,
     },
     /// Send what I have not seen.
     Pull {
