@@ -63,8 +63,8 @@
 //! after it has fsynced them.
 //!
 //! # The rooms
-//! One direction: `data < ring < wire < storage < node < net < {host, client} < api < cli < main`. A room imports rooms to its left
-//! only. The rooms that decide (`data`, `ring`, `wire`, `node`) see no clock, no socket, no thread and no RocksDB. Each third-party
+//! One direction: `data < ring < wire < storage < node < net < {host, sim, client} < api < cli < main`. A room imports rooms to its
+//! left only. The rooms that decide (`data`, `ring`, `wire`, `node`, `sim`) see no clock, no socket, no thread and no RocksDB. Each third-party
 //! library has one door. `tests/tidy.rs` holds all of this.
 
 pub mod api;
