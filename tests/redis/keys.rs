@@ -111,7 +111,6 @@ fn collections_expire_whole() {
 
 /// What is added to a collection ends with it.
 #[test]
-#[ignore = "an addition is planned without the collection's other members in sight, so it starts a life of its own"]
 fn additions_do_not_outlive_their_collection() {
     Cluster::shared().check_table(&[
         ("SADD %s a", "(integer) 1"),

@@ -689,6 +689,22 @@ impl Coordinator {
         Ok(Object::new(rows))
     }
 
+    /// Is anything of the key visible here, were it members or fields that the request does not name? An addition to a collection with
+    /// a deadline joins the life of those. Only looked up where there are deadlines.
+    fn is_alive(&self, desk: &mut Desk, request: &Request, object: &Object) -> Result<bool, StoreError> {
+        let wall_ms = desk.now.wall_ms;
+        if object.deadlines().next().is_none() || object.is_visible(wall_ms) {
+            return Ok(false);
+        }
+        // The first rows mostly tell; when all of them have expired, the others must be looked at.
+        for scope in [Scope::Glance, Scope::Everything] {
+            if Object::new(desk.replica.read(desk.turn, &request.key, &scope)?).is_visible(wall_ms) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn mutate(
         &mut self,
         desk: &mut Desk,
@@ -705,10 +721,12 @@ impl Coordinator {
             return self.finish(desk, running, Err(error));
         }
         let above = object.rows.values().filter_map(Row::stamp).map(|stamp| stamp.hlc).max().unwrap_or(Hlc(0));
+        let alive = owner && self.is_alive(desk, request, &object)?;
         let facts = Facts {
             key: &request.key,
             object: &object,
             others: &others,
+            alive,
             wall_ms,
             siblings_max: desk.options.siblings_max,
             op_id: request.op_id,

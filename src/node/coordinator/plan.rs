@@ -27,6 +27,8 @@ pub struct Facts<'a> {
     pub object: &'a Object,
     /// What this coordinator holds of the key's other components (all of it for `Set` and `Delete`, else a glance).
     pub others: &'a Object,
+    /// Something of the key, named or not, is visible at the coordinator; only known of keys that have deadlines.
+    pub alive: bool,
     pub wall_ms: u64,
     pub siblings_max: u64,
     pub op_id: Option<OpId>,
@@ -373,12 +375,12 @@ fn set(out: &mut Mutations, facts: &Facts, value: Bytes, expiry: SetExpiry) {
 
 /// The life that an addition to a collection joins. Starting one is itself written down, so that it can be given a deadline later.
 fn collection_life(out: &mut Mutations, facts: &Facts) -> Life {
-    let Facts { object, others, wall_ms, .. } = *facts;
+    let Facts { object, others, wall_ms, alive: any_alive, .. } = *facts;
     let mut deadlines: Vec<(Life, Option<u64>)> = object.deadlines().collect();
     if deadlines.is_empty() {
         return Life(0);
     }
-    let visible = object.is_visible(wall_ms) || others.is_visible(wall_ms);
+    let visible = any_alive || object.is_visible(wall_ms) || others.is_visible(wall_ms);
     if !deadlines.iter().any(|(life, _)| *life == Life(0)) {
         deadlines.push((Life(0), None));
     }
