@@ -163,7 +163,7 @@ fn read_doors<'a>(reader: &mut Reader<'a>, root: &Section<'a>, config: &mut Node
     let quic = reader.section(root, "quic");
     config.quic.listen = reader.or(&quic, "listen", listen(), config.quic.listen);
     config.quic.frame_bytes_max =
-        reader.or(&quic, "frame_size_max", size(64 << 10, 1 << 30), config.quic.frame_bytes_max);
+        reader.or(&quic, "frame_size_max", size(64 << 10, 256 << 20), config.quic.frame_bytes_max);
 
     let resp = reader.section(root, "resp");
     let defaults = config.resp.clone();
@@ -183,7 +183,7 @@ fn read_limits<'a>(reader: &mut Reader<'a>, root: &Section<'a>, config: &mut Nod
     let section = reader.section(root, "limits");
     let limits = &mut config.limits;
     limits.key_bytes_max = reader.or(&section, "key_size_max", size(1, u64::from(u16::MAX)), limits.key_bytes_max);
-    limits.value_bytes_max = reader.or(&section, "value_size_max", size(1, 512 << 20), limits.value_bytes_max);
+    limits.value_bytes_max = reader.or(&section, "value_size_max", size(1, 128 << 20), limits.value_bytes_max);
     limits.command_bytes_max =
         reader.or(&section, "command_size_max", size(1 << 10, 4 << 30), limits.command_bytes_max);
     limits.siblings_max = reader.or(&section, "siblings_max", whole(1, 10_000), limits.siblings_max);

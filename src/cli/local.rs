@@ -649,7 +649,17 @@ while :; do sleep 0.05; done
 
     fn wish(nodes: u16) -> Wish {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let base = 21_000 + (std::process::id() % 110) as u16 * 100 + NEXT.fetch_add(1, Ordering::Relaxed) * 9;
+        let bound = |port: u16| {
+            let address = (Ipv4Addr::LOCALHOST, port);
+            TcpListener::bind(address).is_err() || UdpSocket::bind(address).is_err()
+        };
+        let first = 21_000 + (std::process::id() % 110) as u16 * 100;
+        let base = loop {
+            let base = first + NEXT.fetch_add(1, Ordering::Relaxed) % 400 * 9;
+            if !(base..base + 9).any(bound) {
+                break base;
+            }
+        };
         Wish {
             nodes: Some(nodes),
             resp_port: Some(base),

@@ -22,9 +22,8 @@ impl Quic {
     /// Must be called inside a tokio runtime, on which all links will run.
     pub fn open(options: &ClientOptions) -> Result<Self, NetError> {
         let net = NetOptions {
-            frame_bytes_max: options.frame_bytes_max,
             dial_timeout_ms: u64::try_from(options.dial_timeout.as_millis()).unwrap_or(u64::MAX),
-            ..NetOptions::default()
+            ..NetOptions::for_frames(options.frame_bytes_max)
         };
         Ok(Self { endpoint: Endpoint::client(options.identity.clone(), net)? })
     }

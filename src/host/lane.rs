@@ -129,7 +129,12 @@ impl LaneSender {
 }
 
 /// Starts a lane's thread.
-pub fn start(number: u16, shard: Shard, common: Arc<Common>) -> std::io::Result<(LaneSender, JoinHandle<()>)> {
+pub fn start(
+    number: u16,
+    shard: Shard,
+    view: Arc<View>,
+    common: Arc<Common>,
+) -> std::io::Result<(LaneSender, JoinHandle<()>)> {
     let (inputs, receiver) = sync_channel(QUEUE_MAX);
     let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
         Lane {
@@ -140,7 +145,8 @@ pub fn start(number: u16, shard: Shard, common: Arc<Common>) -> std::io::Result<
             scans: HashMap::new(),
             next: 0,
             failed: None,
-            view: None,
+            unsent: Vec::new(),
+            view,
         }
         .run();
     })?;
@@ -155,7 +161,9 @@ struct Lane {
     scans: HashMap<u64, ScanReplyTo>,
     next: u64,
     failed: Option<String>,
-    view: Option<Arc<View>>,
+    view: Arc<View>,
+    /// What is to be said to those who wait for messages that were not taken for sending: the next turn's first inputs.
+    unsent: Vec<Input>,
 }
 
 impl Lane {
@@ -164,6 +172,7 @@ impl Lane {
             let now_us = clock::mono_us();
             let wait = match self.failed {
                 Some(_) => Duration::from_millis(IDLE_MS),
+                None if !self.unsent.is_empty() => Duration::ZERO,
                 None => Duration::from_micros(self.shard.poll_timeout().saturating_sub(now_us).min(IDLE_MS * 1_000)),
             };
             let first = match self.receiver.recv_timeout(wait) {
@@ -189,6 +198,11 @@ impl Lane {
         let mut taken = 0;
         let mut input = first;
         let now = clock::now();
+        for refusal in std::mem::take(&mut self.unsent) {
+            if self.failed.is_none() && result.is_ok() {
+                result = self.shard.handle(now, refusal, &mut turn, &mut out);
+            }
+        }
         while let Some(next) = input.take() {
             match next {
                 LaneInput::Stop => stop = true,
@@ -253,7 +267,8 @@ impl Lane {
                 let low = self.common.disk_low.load(Ordering::Relaxed);
                 for message in messages {
                     if low && grows(&message.body) {
-                        refuse_message(&self.common.name, DISK_LOW, from, message, out);
+                        let refusal = Refusal::Busy { cause: DISK_LOW.to_string() };
+                        refuse_message(&self.common.name, refusal, from, message, out);
                         continue;
                     }
                     self.shard.handle(now, Input::Message { from, message }, turn, out)?;
@@ -261,7 +276,7 @@ impl Lane {
                 Ok(())
             }
             LaneInput::View(view) => {
-                self.view = Some(view.clone());
+                self.view = view.clone();
                 self.shard.handle(now, Input::View(view), turn, out)
             }
             LaneInput::LinkUp(node) => self.shard.handle(now, Input::LinkUp(node), turn, out),
@@ -333,8 +348,13 @@ impl Lane {
                 Traffic::Background => Class::Background,
             };
             let frame: Bytes = codec::encode(&messages);
-            // What is dropped is counted there; repair is how it is made good.
-            let _ = self.common.peers.send(node, class, &frame);
+            // Counted there. Whoever waits for an answer is told at once that none will come; repair makes good the rest.
+            if let Err(error) = self.common.peers.send(node, class, &frame) {
+                let refusal = Refusal::Busy { cause: error.to_string() };
+                let name = self.view.name_of(node);
+                let answers = messages.into_iter().filter_map(|message| message.refused(name, refusal.clone()));
+                self.unsent.extend(answers.map(|message| Input::Message { from: node, message }));
+            }
         }
         for (ticket, response) in out.replies {
             if let Some(reply) = self.replies.remove(&ticket) {
@@ -399,7 +419,7 @@ fn refuse(name: &str, cause: &str, input: LaneInput, out: &mut Outbox) {
         LaneInput::Scan { reply, .. } => reply.answer(Err(error(false))),
         LaneInput::Messages { from, messages } => {
             for message in messages {
-                refuse_message(name, cause, from, message, out);
+                refuse_message(name, Refusal::StoreFailed { cause: cause.to_string() }, from, message, out);
             }
         }
         LaneInput::Status(reply) => drop(reply.send(ShardStatus::default())),
@@ -407,22 +427,8 @@ fn refuse(name: &str, cause: &str, input: LaneInput, out: &mut Outbox) {
     }
 }
 
-fn refuse_message(name: &str, cause: &str, from: NodeId, message: PeerMessage, out: &mut Outbox) {
-    let refusal = || Refusal::StoreFailed { cause: cause.to_string() };
-    let error = RequestError::StoreFailed { node: name.to_string(), cause: cause.to_string(), mutation: false };
-    let body = match message.body {
-        Body::Replicate { ticket, .. } | Body::Repair { ticket: Some(ticket), .. } => {
-            Body::ReplicateAck { ticket, result: Err(refusal()) }
-        }
-        Body::Read { ticket, .. } => Body::ReadReply { ticket, result: Err(refusal()) },
-        Body::Forward { ticket, .. } => {
-            let response = Response { result: Err(error), receipt: Default::default() };
-            Body::ForwardReply { ticket, response: Box::new(response) }
-        }
-        Body::Scan { ticket, .. } => Body::ScanReply { ticket, page: Err(error) },
-        _ => return,
-    };
-    out.sends.push((from, Traffic::Foreground, PeerMessage { partition: message.partition, body }));
+fn refuse_message(name: &str, refusal: Refusal, from: NodeId, message: PeerMessage, out: &mut Outbox) {
+    out.sends.extend(message.refused(name, refusal).map(|answer| (from, Traffic::Foreground, answer)));
 }
 
 /// About how many bytes a message takes, for packing frames.

@@ -101,7 +101,7 @@ impl Host {
         }
         let engine = open_store(&folder.store_path(), config.memory_bytes)?;
         let store = Arc::new(Fenced::new(engine));
-        let net = NetOptions { frame_bytes_max: config.quic.frame_bytes_max as usize, ..NetOptions::default() };
+        let net = NetOptions::for_frames(config.quic.frame_bytes_max as usize);
         let endpoint = Endpoint::bind(config.quic.listen, identity, net)?;
         let (gossip_sender, gossip_inputs) = gossip::channel();
         let traffic = Arc::new(TrafficCounts::default());
@@ -128,7 +128,7 @@ impl Host {
             let mut turn = Turn::new(&*store as &dyn Storage);
             let shard = Shard::start(options, view.clone(), incarnation, clock::now(), &mut turn)?;
             drop(turn);
-            let (sender, thread) = lane::start(lane, shard, common.clone()).map_err(HostError::Thread)?;
+            let (sender, thread) = lane::start(lane, shard, view.clone(), common.clone()).map_err(HostError::Thread)?;
             senders.push(sender);
             threads.push(thread);
         }

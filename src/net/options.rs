@@ -61,6 +61,12 @@ impl Default for NetOptions {
 }
 
 impl NetOptions {
+    /// The defaults for links that carry frames of up to this size: a few of them fit the queue.
+    pub fn for_frames(frame_bytes_max: usize) -> Self {
+        let default = Self::default();
+        Self { frame_bytes_max, queue_bytes_max: default.queue_bytes_max.max(4 * frame_bytes_max), ..default }
+    }
+
     /// The same with every value within its limits.
     pub fn clamped(mut self) -> Self {
         self.frame_bytes_max = self.frame_bytes_max.clamp(1 << 10, 256 << 20);

@@ -78,6 +78,8 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
     pub loss_ppm: u32,
+    /// This many are not taken for sending, and the sender knows it.
+    pub full_ppm: u32,
     pub double_ppm: u32,
     pub delay_min_us: u64,
     pub delay_max_us: u64,
@@ -88,7 +90,7 @@ pub struct Weather {
 
 impl Weather {
     pub const FAIR: Self =
-        Self { loss_ppm: 0, double_ppm: 0, delay_min_us: 100, delay_max_us: 600, tail_ppm: 0, tail_us: 0 };
+        Self { loss_ppm: 0, full_ppm: 0, double_ppm: 0, delay_min_us: 100, delay_max_us: 600, tail_ppm: 0, tail_us: 0 };
 }
 
 /// A whole scenario.
@@ -122,6 +124,10 @@ impl Plan {
         let on: Vec<Kind> = Kind::ALL.into_iter().filter(|_| everything || draw.chance(400_000)).collect();
         let harsh = Weather {
             loss_ppm: draw.below(60_000) as u32,
+            full_ppm: {
+                let mut full = random.fork("full");
+                if full.chance(300_000) { full.below(200_000) as u32 } else { 0 }
+            },
             double_ppm: draw.below(100_000) as u32,
             delay_min_us: 200,
             delay_max_us: draw.between(1_000, 20_000),

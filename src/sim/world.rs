@@ -25,7 +25,7 @@ use crate::ring::layout::{Layout, Member};
 use crate::ring::view::View;
 use crate::storage::Storage;
 use crate::wire::codec;
-use crate::wire::message::{Body, PeerMessage};
+use crate::wire::message::{Body, PeerMessage, Refusal};
 
 const WALL_START_MS: u64 = 1_700_000_000_000;
 const TRIES_MAX: u32 = 4;
@@ -547,6 +547,15 @@ impl World {
         let weather = self.weather;
         if self.net.chance(weather.loss_ppm) {
             self.count("sim_messages_lost", 1);
+            return;
+        }
+        if weather.full_ppm > 0 && self.net.chance(weather.full_ppm) {
+            self.count("sim_messages_not_taken", 1);
+            let refusal = Refusal::Busy { cause: "the queue is full".to_string() };
+            if let Some(message) = message.refused(&format!("n{to}"), refusal) {
+                let of = self.nodes[to].id;
+                self.push_input(from, Input::Message { from: of, message });
+            }
             return;
         }
         let process = self.nodes[to].process;

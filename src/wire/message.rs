@@ -135,6 +135,44 @@ pub enum Refusal {
     StoreFailed {
         cause: String,
     },
+    /// No room for it now: the queue to the replica is full, or its disk nearly is.
+    Busy {
+        cause: String,
+    },
+}
+
+impl Refusal {
+    /// The same for who asked for a whole request or a page.
+    fn error(&self, node: &str) -> RequestError {
+        match self {
+            Refusal::StoreFailed { cause } => {
+                RequestError::StoreFailed { node: node.to_owned(), cause: cause.clone(), mutation: false }
+            }
+            Refusal::Busy { cause } => RequestError::Overloaded(format!("{node}: {cause}")),
+            Refusal::NotOwner { .. } | Refusal::ClockAhead { .. } | Refusal::HintsFull | Refusal::Syncing => {
+                RequestError::Protocol(format!("{node} refuses: {self:?}"))
+            }
+        }
+    }
+}
+
+impl PeerMessage {
+    /// What the node called `name` says when it takes nothing of this message. `None`: nobody waits for an answer to it.
+    pub fn refused(self, name: &str, refusal: Refusal) -> Option<PeerMessage> {
+        let body = match self.body {
+            Body::Replicate { ticket, .. } | Body::Repair { ticket: Some(ticket), .. } => {
+                Body::ReplicateAck { ticket, result: Err(refusal) }
+            }
+            Body::Read { ticket, .. } => Body::ReadReply { ticket, result: Err(refusal) },
+            Body::Forward { ticket, .. } => {
+                let response = Response { result: Err(refusal.error(name)), receipt: Default::default() };
+                Body::ForwardReply { ticket, response: Box::new(response) }
+            }
+            Body::Scan { ticket, .. } => Body::ScanReply { ticket, page: Err(refusal.error(name)) },
+            _ => return None,
+        };
+        Some(PeerMessage { partition: self.partition, body })
+    }
 }
 
 /// Which rows of a key a request is about.

@@ -159,6 +159,8 @@ struct Replicating {
     /// Places for which a stand-in has been asked.
     stood_in: BTreeSet<NodeId>,
     refused: Option<RequestError>,
+    /// Who refused: not asked again.
+    refusers: BTreeSet<NodeId>,
     stamps: u8,
     sync: bool,
 }
@@ -503,8 +505,10 @@ impl Coordinator {
             self.park(ticket, running);
             return Ok(());
         };
-        let took_us = desk.now.mono_us.saturating_sub(running.started_us);
-        self.latency.entry(from).or_insert(Latency { high_us: 20_000 }).sample(took_us);
+        if result.is_ok() {
+            let took_us = desk.now.mono_us.saturating_sub(running.started_us);
+            self.latency.entry(from).or_insert(Latency { high_us: 20_000 }).sample(took_us);
+        }
         if !gathering.asked.contains(&from) {
             running.stage = Stage::Gathering(gathering);
             self.park(ticket, running);
@@ -912,6 +916,7 @@ impl Coordinator {
             pending: BTreeMap::new(),
             stood_in: BTreeSet::new(),
             refused: None,
+            refusers: BTreeSet::new(),
             stamps,
             sync,
         };
@@ -960,6 +965,7 @@ impl Coordinator {
                 && desk.view.is_up(*node)
                 && !replicating.pending.contains_key(node)
                 && !replicating.acks.contains_key(node)
+                && !replicating.refusers.contains(node)
         });
         if let Some(node) = node {
             desk.stats.add("stand_ins_asked_total", 1);
@@ -1019,6 +1025,7 @@ impl Coordinator {
             }
             Err(refusal) => {
                 replicating.refused = Some(refused(desk, from, refusal.clone()));
+                replicating.refusers.insert(from);
                 if !matches!(refusal, Refusal::ClockAhead { .. }) {
                     let owner = place.unwrap_or(from);
                     replicating.stood_in.remove(&owner);
@@ -1378,6 +1385,12 @@ fn refused(desk: &Desk, from: NodeId, refusal: Refusal) -> RequestError {
         Refusal::StoreFailed { cause } => {
             RequestError::StoreFailed { node: desk.view.name_of(from).to_string(), cause, mutation: true }
         }
+        Refusal::Busy { cause } => RequestError::Timeout {
+            needed: 0,
+            got: 0,
+            missing: vec![format!("{} ({cause})", desk.view.name_of(from))],
+            mutation: true,
+        },
         Refusal::NotOwner { layout } => RequestError::Protocol(format!(
             "{} runs layout {layout} and does not own the key; this node runs {}",
             desk.view.name_of(from),
