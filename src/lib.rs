@@ -38,8 +38,8 @@
 //! An object is a product of components (register, counter, set members, map fields, siblings, flag, deadlines), each made of rows. Every
 //! mutation is a dot, `(incarnation, counter)`, counted per node and partition without holes. A replica keeps, per partition, **seen**:
 //! all dots whose effects it has incorporated. Merge, for all types, is one sentence: *keep a dot iff both store it, or the one that
-//! lacks it has not seen it*. So removal leaves nothing behind, and late or repeated messages are harmless. Where this page's authors
-//! chose a way of their own:
+//! lacks it has not seen it*. So removal leaves nothing behind, and late or repeated messages are harmless. Reads and full syncs
+//! merge by it. Where this page's authors chose a way of their own:
 //!
 //! - **Superseded before it came.** A removal may name a dot that has not arrived. That dot is *dead* here, not *seen*: it will not be put,
 //!   but the message that carries it is still needed, because it may itself supersede others. Exchange asks for what is not seen, so
@@ -56,11 +56,14 @@
 //!   saw. Values without a deadline share life 0 until it is given one.
 //!
 //! # Coming level again
-//! Owners report what they have seen about once a second, changed partitions only, and everything at once to a peer that returns. What has
-//! been missing over two rounds is pulled from the sender's log, as rows with the sender's knowledge, and merged by the law. The log is
-//! dropped up to the cut that every owner has reported. Who lacks what is below that cut (a new or wiped disk, a lost tail) is sent the
-//! partition's rows instead, and takes the sender's context only at the end. Hints are handed over when their owner is back, and deleted
-//! after it has fsynced them.
+//! Owners report what they have seen about once a second, changed partitions only, and everything at once when a peer or the link to it
+//! is back. What has been missing over two rounds is pulled from the sender's log. An entry of the log carries its dot, the rows that
+//! it touched as they stand, and by name what it removed: **a removal travels by name only**. That a row is missing elsewhere is never a
+//! reason to drop it here, since the other may not have had it yet; read repair only adds. The one exception is a full sync's page,
+//! which carries the sender's context, and what it removes is minted as a mutation of the receiver's own, so that it has a name from then
+//! on. The log is dropped up to the cut that every owner has reported. Who lacks what is below that cut (a new or wiped disk, a lost
+//! tail) is sent the partition's rows instead, and takes the sender's context only at the end. Whoever seems to lag for longer than it
+//! should take is asked again. Hints are handed over when their owner is back, and deleted after it has fsynced them.
 //!
 //! # The rooms
 //! One direction: `data < ring < wire < storage < node < net < {host, sim, client} < api < cli < main`. A room imports rooms to its

@@ -1,0 +1,301 @@
+//! Deciding: what was gathered is merged and judged; a read is answered, a mutation planned, minted and kept here.
+
+use crate::data::clock::Hlc;
+use crate::data::id::NodeId;
+use crate::data::mutation::{Delta, Effect, Mutation};
+use crate::data::object::Object;
+use crate::data::op::{Op, Reply, Request, RequestError};
+use crate::data::path::Component;
+use crate::data::row::Row;
+use crate::storage::StoreError;
+use crate::wire::message::{Body, LogRow, PeerMessage, RepairRow, Scope};
+
+use super::super::replica::Mint;
+use super::super::turn::Traffic;
+use super::merge::Held;
+use super::plan::Facts;
+use super::{
+    Coordinator, Desk, Gathering, Payload, Running, STAMPS_MAX, Standing, largest_payload, merge, own_visible, plan,
+};
+
+impl Coordinator {
+    pub(super) fn decide(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        gathering: Gathering,
+    ) -> Result<(), StoreError> {
+        let me = desk.options.me;
+        let Gathering { scope, local, replies, hinted, acks, op_known, .. } = gathering;
+        running.receipt.acks = acks.values().cloned().collect();
+        let mut held: Vec<(NodeId, Held)> = Vec::with_capacity(1 + replies.len());
+        let owner = local.is_some();
+        if let Some(mut local) = local {
+            if !replies.is_empty() {
+                // What was read when the others were asked may have been overtaken since.
+                let rows = desk.replica.read(desk.turn, &running.request.key, &scope)?;
+                let context = desk.replica.state(desk.turn, running.partition)?.knowledge();
+                local = Held::new(rows, context);
+            }
+            held.push((me, local));
+        }
+        held.extend(replies);
+        let object = if held.len() == 1 && hinted.is_empty() {
+            Object { rows: held[0].1.rows.clone() }
+        } else {
+            merge::join(&held, &hinted, &scope)
+        };
+        if held.len() > 1 && scope != Scope::Glance {
+            self.repair_readers(desk, &mut running, &held, &object)?;
+        }
+        if running.request.op.is_read() {
+            let others = self.others(desk, &running.request, &object, owner)?;
+            let wall_ms = desk.now.wall_ms;
+            let mine = own_visible(&running.request.op, &object, wall_ms);
+            let result = plan::check_kind(&running.request.op, mine, &others, wall_ms)
+                .map(|()| plan::answer(&running.request.op, &running.request.key, &object, wall_ms));
+            return self.finish(desk, running, result);
+        }
+        if let Err(error) = self.reach(desk, &running) {
+            return self.finish(desk, running, Err(error));
+        }
+        if let Some(op_id) = running.request.op_id {
+            // One that says it is fresh may have been sent on twice.
+            let mut known = op_known;
+            if desk.replica.knows_recent(op_id) || !running.request.fresh {
+                let here = desk.replica.op_rows(desk.turn, running.partition, op_id)?;
+                if let Some(rows) = here {
+                    known.get_or_insert_default().extend(rows);
+                }
+            }
+            let hinted = hinted.into_iter().find(|delta| delta.op_id == Some(op_id));
+            if known.is_some() || hinted.is_some() {
+                return self.repeat(desk, running, object, owner, known.unwrap_or_default(), hinted);
+            }
+        }
+        let surplus = if running.request.fresh { Vec::new() } else { merge::surplus(&held, &object) };
+        self.mutate(desk, running, object, owner, surplus)
+    }
+
+    /// Read repair: owners that answered with less than the merged rows are sent them.
+    pub(super) fn repair_readers(
+        &mut self,
+        desk: &mut Desk,
+        running: &mut Running,
+        held: &[(NodeId, Held)],
+        object: &Object,
+    ) -> Result<(), StoreError> {
+        let me = desk.options.me;
+        for (node, part) in held {
+            if part.rows != object.rows {
+                running.receipt.disagreed.push(*node);
+            }
+            let rows = merge::repair(part, object);
+            if rows.is_empty() {
+                continue;
+            }
+            running.receipt.repaired.push(*node);
+            desk.stats.add("read_repairs_total", 1);
+            let key = running.request.key.clone();
+            if *node == me {
+                desk.replica.take_repair(desk.turn, desk.now, &key, rows)?;
+            } else {
+                let body = Body::Repair { ticket: None, key, rows, entries: Vec::new(), note: None, sync: false };
+                desk.out.sends.push((*node, Traffic::Background, PeerMessage { partition: running.partition, body }));
+            }
+        }
+        Ok(())
+    }
+
+    /// What this coordinator holds of the key's other components, if it matters.
+    pub(super) fn others(
+        &mut self,
+        desk: &mut Desk,
+        request: &Request,
+        object: &Object,
+        owner: bool,
+    ) -> Result<Object, StoreError> {
+        let Some(own) = plan::own_components(&request.op) else { return Ok(Object::default()) };
+        if !owner {
+            return Ok(Object::default());
+        }
+        let replaces = matches!(request.op, Op::Set { .. });
+        if !replaces && own_visible(&request.op, object, desk.now.wall_ms) {
+            return Ok(Object::default());
+        }
+        let mask = desk.replica.mask(desk.turn, &request.key)?;
+        let foreign: Vec<Component> = Component::ALL
+            .into_iter()
+            .filter(|component| !own.contains(component) && *component != Component::Deadline)
+            .collect();
+        if !mask.has_any(&foreign) {
+            return Ok(Object::default());
+        }
+        let scope = if replaces { Scope::Everything } else { Scope::Glance };
+        let mut rows = desk.replica.read(desk.turn, &request.key, &scope)?;
+        rows.retain(|(path, _)| !own.contains(&path.component));
+        Ok(Object::new(rows))
+    }
+
+    /// Is anything of the key visible here, were it members or fields that the request does not name? An addition to a collection with
+    /// a deadline joins the life of those. Only looked up where there are deadlines.
+    pub(super) fn is_alive(&self, desk: &mut Desk, request: &Request, object: &Object) -> Result<bool, StoreError> {
+        let wall_ms = desk.now.wall_ms;
+        if object.deadlines().next().is_none() || object.is_visible(wall_ms) {
+            return Ok(false);
+        }
+        // The first rows mostly tell; when all of them have expired, the others must be looked at.
+        for scope in [Scope::Glance, Scope::Everything] {
+            if Object::new(desk.replica.read(desk.turn, &request.key, &scope)?).is_visible(wall_ms) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) fn mutate(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        object: Object,
+        owner: bool,
+        surplus: Vec<Effect>,
+    ) -> Result<(), StoreError> {
+        let request = &running.request;
+        let wall_ms = desk.now.wall_ms;
+        let others = self.others(desk, request, &object, owner)?;
+        let mine = own_visible(&request.op, &object, wall_ms);
+        if let Err(error) = plan::check_kind(&request.op, mine, &others, wall_ms) {
+            return self.finish(desk, running, Err(error));
+        }
+        let above = object.rows.values().filter_map(Row::stamp).map(|stamp| stamp.hlc).max().unwrap_or(Hlc(0));
+        let alive = owner && self.is_alive(desk, request, &object)?;
+        let facts = Facts {
+            key: &request.key,
+            object: &object,
+            others: &others,
+            alive,
+            wall_ms,
+            siblings_max: desk.options.siblings_max,
+            op_id: request.op_id,
+            fresh: request.fresh,
+        };
+        let mut planned = Ok(Reply::Bool(false));
+        let make = |mint: &mut Mint| match plan::plan(&request.op, &facts, mint) {
+            Ok((mutations, reply)) => {
+                planned = Ok(reply);
+                mutations
+            }
+            Err(error) => {
+                planned = Err(error);
+                Vec::new()
+            }
+        };
+        let delta =
+            desk.replica.draw(desk.turn, desk.now, &request.key, request.op_id, request.remember, above, make)?;
+        let reply = match planned {
+            Ok(reply) => reply,
+            Err(error) => return self.finish(desk, running, Err(error)),
+        };
+        if delta.mutations.is_empty() {
+            if running.request.fresh {
+                running.receipt.unchanged = true;
+                return self.finish(desk, running, Ok(reply));
+            }
+            // An earlier try may have done it where not everybody knows yet: what stands is brought to as many as the level asks. And a
+            // later try may be under way, which must not find something to do that was not there when this one was answered.
+            let (op_id, remember) = (request.op_id, request.remember);
+            let note = desk.replica.draw(desk.turn, desk.now, &request.key, op_id, remember, Hlc(0), |mint| {
+                vec![Mutation { dot: mint.dot(), effects: surplus }]
+            })?;
+            if !self.keep_here(desk, &running, &note, owner)? {
+                let error = RequestError::Overloaded("no room for another hint".into());
+                return self.finish(desk, running, Err(error));
+            }
+            let rows: Vec<RepairRow> = object.rows.into_iter().map(|(path, row)| RepairRow { path, row }).collect();
+            if owner {
+                desk.replica.take_repair(desk.turn, desk.now, &request.key, rows.clone())?;
+            }
+            running.receipt.duplicate = true;
+            self.release_key(desk, &mut running)?;
+            let standing = Standing { rows, note: Some(note), ..Standing::default() };
+            return self.replicate(desk, running, Payload::Standing(standing), reply, 0);
+        }
+        let size = largest_payload(&delta);
+        if size > desk.options.value_size_max {
+            let error = RequestError::ValueTooLarge { size, limit: desk.options.value_size_max };
+            return self.finish(desk, running, Err(error));
+        }
+        if !self.keep_here(desk, &running, &delta, owner)? {
+            let error = RequestError::Overloaded("no room for another hint".into());
+            return self.finish(desk, running, Err(error));
+        }
+        self.release_key(desk, &mut running)?;
+        self.replicate(desk, running, Payload::Delta(delta), reply, 0)
+    }
+
+    /// Applies a minted delta here: as an owner to the rows, as a stand-in to the hints, one for each owner.
+    pub(super) fn keep_here(
+        &mut self,
+        desk: &mut Desk,
+        running: &Running,
+        delta: &Delta,
+        owner: bool,
+    ) -> Result<bool, StoreError> {
+        if owner {
+            desk.replica.take(desk.turn, desk.now, delta, true)?;
+            return Ok(true);
+        }
+        desk.stats.add("stand_in_coordinated_total", 1);
+        desk.replica.spend(desk.turn, desk.now, delta)?;
+        let limit = desk.options.hint_bytes_max;
+        for away in desk.view.owners(running.partition) {
+            if !desk.hints.keep(desk.turn, running.partition, away, delta, limit)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The operation was found done: nothing is minted, but what it did is brought to as many as the level asks.
+    pub(super) fn repeat(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        object: Object,
+        owner: bool,
+        known: Vec<LogRow>,
+        hinted: Option<Delta>,
+    ) -> Result<(), StoreError> {
+        desk.stats.add("duplicates_total", 1);
+        running.receipt.duplicate = true;
+        let request = &running.request;
+        let reply = plan::repeated(&request.op, &request.key, &object, desk.now.wall_ms);
+        let payload = match hinted {
+            // So far only a stand-in has it.
+            Some(delta) if known.is_empty() => {
+                if owner {
+                    desk.replica.take(desk.turn, desk.now, &delta, false)?;
+                } else {
+                    let limit = desk.options.hint_bytes_max;
+                    for away in desk.view.owners(running.partition) {
+                        if !desk.hints.keep(desk.turn, running.partition, away, &delta, limit)? {
+                            let error = RequestError::Overloaded("no room for another hint".into());
+                            return self.finish(desk, running, Err(error));
+                        }
+                    }
+                }
+                Payload::Delta(delta)
+            }
+            _ => {
+                if owner {
+                    desk.replica.take_log_rows(desk.turn, desk.now, running.partition, known.clone())?;
+                }
+                Payload::Standing(Standing { entries: known, ..Standing::default() })
+            }
+        };
+        self.release_key(desk, &mut running)?;
+        // It happened when it did: it is not stamped again above what came after it.
+        self.replicate(desk, running, payload, reply, STAMPS_MAX)
+    }
+}

@@ -1,0 +1,238 @@
+//! Gathering: who is asked what they hold, hedging whoever is slow, and when it is enough.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::data::id::NodeId;
+use crate::storage::StoreError;
+use crate::wire::message::{Body, Reading, Refusal, Rows, Ticket};
+
+use super::merge::Held;
+use super::quorum::Quorum;
+use super::{
+    Coordinator, Desk, Gathering, HEDGE_MAX_US, HEDGE_MIN_US, Latency, Running, Stage, ack, digest, owners, places,
+    plan,
+};
+
+impl Coordinator {
+    pub(super) fn begin(&mut self, desk: &mut Desk, mut running: Running) -> Result<(), StoreError> {
+        let me = desk.options.me;
+        let partition = running.partition;
+        let request = &running.request;
+        let owner = desk.view.is_owner(partition, me);
+        let quorum = Quorum::read(&request.consistency, owners(desk.view, partition), desk.view.zone_of(me));
+        let needs_rows = request.op.is_read() || plan::gathers(&request.op);
+        let asks_others = needs_rows || !request.fresh;
+        let passing = !needs_rows && {
+            let members = owners(desk.view, partition);
+            let most = members.len();
+            let write = Quorum::write(&request.consistency, members, desk.view.zone_of(me));
+            usize::from(quorum.needed()) + usize::from(write.needed()) <= most
+        };
+        let scope = plan::scope(&request.op);
+        let mut gathering = Gathering {
+            quorum,
+            local: None,
+            replies: BTreeMap::new(),
+            hinted: Vec::new(),
+            acks: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            op_known: None,
+            hedged: false,
+            passing,
+            scope,
+        };
+        let alone = if owner {
+            gathering.acks.insert(me, ack(desk, me, None, false));
+            !asks_others || gathering.quorum.met(&gathering.acks)
+        } else {
+            !asks_others
+        };
+        if !alone && !request.op.is_read() {
+            if let Some(queue) = self.busy.get_mut(&request.key) {
+                let ticket = self.next;
+                self.next += 1;
+                queue.push_back(ticket);
+                running.stage = Stage::Queued;
+                running.wake_us = running.deadline_us;
+                self.park(ticket, running);
+                return Ok(());
+            }
+            self.busy.insert(request.key.clone(), VecDeque::new());
+            running.holds_key = true;
+        }
+        if owner {
+            let rows = desk.replica.read(desk.turn, &running.request.key, &gathering.scope)?;
+            let context =
+                if alone { Default::default() } else { desk.replica.state(desk.turn, partition)?.knowledge() };
+            gathering.local = Some(Held::new(rows, context));
+        } else {
+            gathering.hinted = desk.hints.of_key(desk.turn, partition, &running.request.key)?;
+        }
+        running.receipt.needed = gathering.quorum.needed();
+        if alone {
+            return self.decide(desk, running, gathering);
+        }
+        self.ask(desk, running, gathering)
+    }
+
+    /// Sends reads to as many as are needed and parks the request.
+    pub(super) fn ask(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        mut gathering: Gathering,
+    ) -> Result<(), StoreError> {
+        let me = desk.options.me;
+        let mut hope = gathering.acks.clone();
+        for node in &gathering.asked {
+            if !gathering.failed.contains(node) {
+                hope.insert(*node, ack(desk, *node, None, false));
+            }
+        }
+        let mut targets = Vec::new();
+        let candidates: Vec<NodeId> = desk
+            .view
+            .owners(running.partition)
+            .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(node))
+            .collect();
+        for node in candidates {
+            if gathering.quorum.met(&hope) && !gathering.hedged {
+                break;
+            }
+            hope.insert(node, ack(desk, node, None, false));
+            targets.push(node);
+        }
+        if !gathering.quorum.met(&hope) && !running.request.consistency.owners_only {
+            let away: Vec<NodeId> =
+                desk.view.owners(running.partition).filter(|owner| !hope.contains_key(owner)).collect();
+            let stand_ins: Vec<NodeId> = desk
+                .view
+                .stand_ins(running.partition)
+                .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(node))
+                .collect();
+            for (owner, node) in away.into_iter().zip(stand_ins) {
+                hope.insert(node, ack(desk, node, Some(owner), false));
+                targets.push(node);
+            }
+        }
+        if gathering.passing && targets.is_empty() {
+            return self.decide(desk, running, gathering);
+        }
+        if !gathering.passing && !gathering.quorum.met(&hope) {
+            let error = self.unavailable(desk, running.partition, gathering.quorum.needed(), &hope);
+            running.receipt.acks = gathering.acks.values().cloned().collect();
+            return self.finish(desk, running, Err(error));
+        }
+        let ticket = self.ticket();
+        let digest = gathering.local.as_ref().map(|held| digest(&held.rows));
+        for node in targets {
+            gathering.asked.insert(node);
+            let body = Body::Read {
+                ticket,
+                key: running.request.key.clone(),
+                scope: gathering.scope.clone(),
+                digest,
+                op_id: running.request.op_id.filter(|_| !running.request.fresh),
+            };
+            self.send(desk, node, running.partition, body);
+        }
+        let hedge = gathering
+            .asked
+            .iter()
+            .map(|node| self.latency.get(node).map_or(20_000, |latency| latency.high_us))
+            .max()
+            .unwrap_or(HEDGE_MAX_US)
+            .clamp(HEDGE_MIN_US, HEDGE_MAX_US);
+        running.wake_us =
+            if gathering.hedged { running.deadline_us } else { running.deadline_us.min(desk.now.mono_us + hedge) };
+        running.stage = Stage::Gathering(gathering);
+        self.park(ticket, running);
+        Ok(())
+    }
+
+    pub fn handle_read_reply(
+        &mut self,
+        desk: &mut Desk,
+        from: NodeId,
+        ticket: Ticket,
+        result: Result<Reading, Refusal>,
+    ) -> Result<(), StoreError> {
+        let Some(mut running) = self.unpark(ticket) else { return Ok(()) };
+        let Stage::Gathering(mut gathering) = std::mem::replace(&mut running.stage, Stage::Starting) else {
+            self.park(ticket, running);
+            return Ok(());
+        };
+        if result.is_ok() {
+            let took_us = desk.now.mono_us.saturating_sub(running.started_us);
+            self.latency.entry(from).or_insert(Latency { high_us: 20_000 }).sample(took_us);
+        }
+        if !gathering.asked.contains(&from) {
+            running.stage = Stage::Gathering(gathering);
+            self.park(ticket, running);
+            return Ok(());
+        }
+        match result {
+            Ok(reading) => {
+                if let Some(rows) = reading.op_known {
+                    gathering.op_known.get_or_insert_default().extend(rows);
+                }
+                match reading.rows {
+                    Rows::Same => {
+                        if let Some(local) = &gathering.local {
+                            gathering.replies.insert(from, local.clone());
+                        }
+                        gathering.acks.insert(from, ack(desk, from, None, false));
+                    }
+                    Rows::Held { rows, context } => {
+                        gathering.replies.insert(from, Held::new(rows, context));
+                        gathering.acks.insert(from, ack(desk, from, None, false));
+                    }
+                    Rows::Hinted { deltas } => {
+                        // A stand-in that has nothing has said nothing.
+                        if !deltas.is_empty() {
+                            gathering.hinted.extend(deltas);
+                            let place = desk
+                                .view
+                                .owners(running.partition)
+                                .find(|owner| !places(&gathering.acks).contains(owner));
+                            if let Some(owner) = place {
+                                gathering.acks.insert(from, ack(desk, from, Some(owner), false));
+                            }
+                        }
+                    }
+                }
+            }
+            Err(_) => {
+                gathering.failed.insert(from);
+            }
+        }
+        if gathering.quorum.met(&gathering.acks) {
+            return self.decide(desk, running, gathering);
+        }
+        self.ask_or_wait(desk, ticket, running, gathering)
+    }
+
+    /// After a refusal or a broken link: whoever has not been asked yet, or wait for those who have.
+    pub(super) fn ask_or_wait(
+        &mut self,
+        desk: &mut Desk,
+        ticket: Ticket,
+        mut running: Running,
+        gathering: Gathering,
+    ) -> Result<(), StoreError> {
+        let open =
+            gathering.asked.iter().any(|node| !gathering.failed.contains(node) && !gathering.acks.contains_key(node));
+        let me = desk.options.me;
+        let more = desk
+            .view
+            .owners(running.partition)
+            .any(|node| node != me && desk.view.is_up(node) && !gathering.asked.contains(&node));
+        if open && (gathering.failed.is_empty() || !more) {
+            running.stage = Stage::Gathering(gathering);
+            self.park(ticket, running);
+            return Ok(());
+        }
+        self.ask(desk, running, gathering)
+    }
+}

@@ -1,0 +1,264 @@
+//! Replicating: owners and stand-ins are asked to keep it, and their acknowledgements counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::data::clock::Hlc;
+use crate::data::consistency::{Ack, Level};
+use crate::data::id::{NodeId, Partition};
+use crate::data::op::{Key, Reply, RequestError};
+use crate::storage::StoreError;
+use crate::wire::message::{Body, Kept, Refusal, Ticket};
+
+use super::quorum::Quorum;
+use super::{
+    Coordinator, Desk, Payload, Replicating, Running, STAMPS_MAX, Stage, Standing, ack, owners, refused, restamped,
+    timeout,
+};
+
+impl Coordinator {
+    /// Could the write's level be met by those who are up? Asked before anything is written.
+    pub(super) fn reach(&self, desk: &Desk, running: &Running) -> Result<(), RequestError> {
+        let partition = running.partition;
+        let me = desk.options.me;
+        let consistency = &running.request.consistency;
+        let quorum = Quorum::write(consistency, owners(desk.view, partition), desk.view.zone_of(me));
+        let mut hope = BTreeMap::new();
+        let mut away = Vec::new();
+        for owner in desk.view.owners(partition) {
+            if owner == me || desk.view.is_up(owner) {
+                hope.insert(owner, ack(desk, owner, None, true));
+            } else {
+                away.push(owner);
+            }
+        }
+        let counts_stand_ins = !consistency.owners_only || consistency.write == Level::Any;
+        if counts_stand_ins {
+            let stand_ins = desk.view.stand_ins(partition).filter(|node| *node == me || desk.view.is_up(*node));
+            for (owner, node) in away.into_iter().zip(stand_ins) {
+                hope.insert(node, ack(desk, node, Some(owner), true));
+            }
+        }
+        if quorum.met(&hope) { Ok(()) } else { Err(self.unavailable(desk, partition, quorum.needed(), &hope)) }
+    }
+
+    pub(super) fn unavailable(
+        &self,
+        desk: &Desk,
+        partition: Partition,
+        needed: u8,
+        hope: &BTreeMap<NodeId, Ack>,
+    ) -> RequestError {
+        let missing = desk
+            .view
+            .owners(partition)
+            .filter(|owner| !hope.contains_key(owner))
+            .map(|owner| desk.view.name_of(owner).to_string())
+            .collect();
+        RequestError::Unavailable { needed, reachable: hope.len() as u8, missing }
+    }
+
+    pub(super) fn replicate(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        payload: Payload,
+        reply: Reply,
+        stamps: u8,
+    ) -> Result<(), StoreError> {
+        let me = desk.options.me;
+        let partition = running.partition;
+        let consistency = running.request.consistency;
+        let sync = consistency.durable.is_some();
+        desk.out.sync |= sync;
+        let quorum = Quorum::write(&consistency, owners(desk.view, partition), desk.view.zone_of(me));
+        running.receipt.needed = quorum.needed();
+        let owner = desk.view.is_owner(partition, me);
+        let mut replicating = Replicating {
+            quorum,
+            payload,
+            reply,
+            acks: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            stood_in: BTreeSet::new(),
+            refused: None,
+            refusers: BTreeSet::new(),
+            stamps,
+            sync,
+        };
+        // A stand-in that keeps nothing of it acknowledges nothing.
+        let keeps = owner || !matches!(&replicating.payload, Payload::Standing(Standing { note: None, .. }));
+        let my_place = if owner { None } else { desk.view.owners(partition).find(|node| !desk.view.is_up(*node)) };
+        if keeps && (owner || my_place.is_some() || consistency.write == Level::Any) {
+            let place = if owner { None } else { my_place.or_else(|| desk.view.owners(partition).next()) };
+            replicating.acks.insert(me, ack(desk, me, place, sync));
+            replicating.stood_in.extend(place);
+        }
+        let ticket = self.ticket();
+        let others: Vec<NodeId> = desk.view.owners(partition).filter(|node| *node != me).collect();
+        for node in others {
+            if desk.view.is_up(node) {
+                self.send_payload(desk, ticket, partition, &running.request.key, &replicating, node, None);
+                replicating.pending.insert(node, None);
+            } else {
+                self.stand_in(desk, ticket, &running, &mut replicating, node);
+            }
+        }
+        if replicating.quorum.met(&replicating.acks) {
+            return self.written(desk, running, replicating);
+        }
+        running.wake_us = running.deadline_us.min(desk.now.mono_us + desk.options.stand_in_after_us);
+        running.stage = Stage::Replicating(replicating);
+        self.park(ticket, running);
+        Ok(())
+    }
+
+    /// Asks the next healthy node past the owners to keep the write for `owner`.
+    pub(super) fn stand_in(
+        &mut self,
+        desk: &mut Desk,
+        ticket: Ticket,
+        running: &Running,
+        replicating: &mut Replicating,
+        owner: NodeId,
+    ) {
+        let me = desk.options.me;
+        if !matches!(replicating.payload, Payload::Delta(_)) || !replicating.stood_in.insert(owner) {
+            return;
+        }
+        let node = desk.view.stand_ins(running.partition).find(|node| {
+            *node != me
+                && desk.view.is_up(*node)
+                && !replicating.pending.contains_key(node)
+                && !replicating.acks.contains_key(node)
+                && !replicating.refusers.contains(node)
+        });
+        if let Some(node) = node {
+            desk.stats.add("stand_ins_asked_total", 1);
+            self.send_payload(desk, ticket, running.partition, &running.request.key, replicating, node, Some(owner));
+            replicating.pending.insert(node, Some(owner));
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn send_payload(
+        &self,
+        desk: &mut Desk,
+        ticket: Ticket,
+        partition: Partition,
+        key: &Key,
+        replicating: &Replicating,
+        to: NodeId,
+        hint_for: Option<NodeId>,
+    ) {
+        let body = match &replicating.payload {
+            Payload::Delta(delta) => Body::Replicate { ticket, delta: delta.clone(), hint_for, sync: replicating.sync },
+            Payload::Standing(standing) => Body::Repair {
+                ticket: Some(ticket),
+                key: key.clone(),
+                rows: standing.rows.clone(),
+                entries: standing.entries.clone(),
+                note: standing.note.clone(),
+                sync: replicating.sync,
+            },
+        };
+        self.send(desk, to, partition, body);
+    }
+
+    pub fn handle_ack(
+        &mut self,
+        desk: &mut Desk,
+        from: NodeId,
+        ticket: Ticket,
+        result: Result<Kept, Refusal>,
+    ) -> Result<(), StoreError> {
+        let Some(mut running) = self.unpark(ticket) else { return Ok(()) };
+        let Stage::Replicating(mut replicating) = std::mem::replace(&mut running.stage, Stage::Starting) else {
+            self.park(ticket, running);
+            return Ok(());
+        };
+        let Some(place) = replicating.pending.remove(&from) else {
+            running.stage = Stage::Replicating(replicating);
+            self.park(ticket, running);
+            return Ok(());
+        };
+        match result {
+            Ok(Kept { newer: Some(stamp), .. }) if replicating.stamps < STAMPS_MAX => {
+                return self.stamp_again(desk, running, replicating, stamp.hlc);
+            }
+            Ok(kept) => {
+                replicating.acks.insert(from, ack(desk, from, place, kept.fsynced));
+            }
+            Err(refusal) => {
+                replicating.refused = Some(refused(desk, from, refusal.clone()));
+                replicating.refusers.insert(from);
+                if !matches!(refusal, Refusal::ClockAhead { .. }) {
+                    let owner = place.unwrap_or(from);
+                    replicating.stood_in.remove(&owner);
+                    self.stand_in(desk, ticket, &running, &mut replicating, owner);
+                }
+            }
+        }
+        if replicating.quorum.met(&replicating.acks) {
+            return self.written(desk, running, replicating);
+        }
+        if replicating.pending.is_empty() {
+            return self.fell_short(desk, running, replicating);
+        }
+        running.stage = Stage::Replicating(replicating);
+        self.park(ticket, running);
+        Ok(())
+    }
+
+    /// A replica held a newer write that this one did not know: the later request must win, so it is stamped above it.
+    pub(super) fn stamp_again(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        replicating: Replicating,
+        above: Hlc,
+    ) -> Result<(), StoreError> {
+        let Payload::Delta(delta) = replicating.payload else { return Ok(()) };
+        desk.stats.add("stamped_again_total", 1);
+        running.receipt.stamped_again = true;
+        let owner = desk.view.is_owner(running.partition, desk.options.me);
+        let again = desk.replica.draw(desk.turn, desk.now, &delta.key, delta.op_id, delta.remember, above, |mint| {
+            restamped(&delta, mint)
+        })?;
+        if !self.keep_here(desk, &running, &again, owner)? {
+            let error = RequestError::Overloaded("no room for another hint".into());
+            return self.finish(desk, running, Err(error));
+        }
+        // Round two carries what was stamped; what was not has been sent and need not be again, but its acks went with round one.
+        let mut whole = delta;
+        whole.mutations.retain(|mutation| {
+            mutation.effects.iter().all(|effect| effect.put.as_ref().is_none_or(|put| put.stamp().is_none()))
+        });
+        whole.mutations.extend(again.mutations);
+        whole.made = again.made;
+        self.replicate(desk, running, Payload::Delta(whole), replicating.reply, replicating.stamps + 1)
+    }
+
+    pub(super) fn written(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        replicating: Replicating,
+    ) -> Result<(), StoreError> {
+        running.receipt.acks = replicating.acks.values().cloned().collect();
+        self.finish(desk, running, Ok(replicating.reply))
+    }
+
+    /// Nobody is left who could acknowledge.
+    pub(super) fn fell_short(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Running,
+        replicating: Replicating,
+    ) -> Result<(), StoreError> {
+        running.receipt.acks = replicating.acks.values().cloned().collect();
+        let error = replicating
+            .refused
+            .unwrap_or_else(|| timeout(desk, &running, replicating.quorum.needed(), &replicating.acks, true));
+        self.finish(desk, running, Err(error))
+    }
+}
