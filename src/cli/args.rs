@@ -58,6 +58,8 @@ pub enum Verb {
     Tls(TlsArgs),
     /// Watch a cluster take real data, lose a node and come level again
     Demo(DemoArgs),
+    /// Run the real node code in a simulated world that tries to break it
+    Sim(SimArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -222,8 +224,8 @@ Examples:
   tidewater dev --data /tmp/tide --resp-port 7101 --quic-port 9101 --http-port 8101
   tidewater dev --restart 2                   from another terminal: start node 2 again after it was killed
 
-Ctrl-C stops all nodes in an orderly way. A node that is killed stays down until it is started again,
-by --restart or by its own command line `tidewater node --config DIR/nK/node.toml`.")]
+Ctrl-C stops all nodes in an orderly way. A node that is killed stays down until it is started
+again, by --restart or by its own command line `tidewater node --config DIR/nK/node.toml`.")]
 pub struct DevArgs {
     /// How many nodes [default: 3, or what the data folder was made with]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -702,6 +704,51 @@ pub struct DemoArgs {
     pub keep: bool,
 }
 
+/// `tidewater sim`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tidewater sim                            the seeds 0 to 99, on all cores
+  tidewater sim --seeds 0..10000 --jobs 2
+  tidewater sim --seed 4711                one seed: its verdict, and the hash of its trace
+  tidewater sim --seed 4711 --trace        the same, with one line for each event
+  tidewater sim --seed 4711 --shrink       look for a smaller world that fails the same way
+
+A seed holds a whole cluster, its clients and every fault. The same seed gives the same trace on
+every machine. Exit code 1: a promise was broken, or a range of 1,000 seeds and more never met
+some fault or rare path.")]
+pub struct SimArgs {
+    /// Run this seed alone
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "jobs"])]
+    pub seed: Option<u64>,
+    /// Run the seeds from A up to, but not with, B
+    #[arg(long, value_name = "A..B", default_value = "0..100", value_parser = seeds)]
+    pub seeds: std::ops::Range<u64>,
+    /// How many seeds at a time [default: one for each core]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// Print a line for each event
+    #[arg(long, requires = "seed")]
+    pub trace: bool,
+    /// Look for a smaller world that fails the same way
+    #[arg(long, requires = "seed")]
+    pub shrink: bool,
+    /// Worlds to try at most for --shrink
+    #[arg(long, value_name = "COUNT", default_value_t = 500, requires = "shrink")]
+    pub tries: u64,
+    /// How long trouble lasts before all is healed, in simulated time, up to 10m
+    #[arg(long, value_name = "TIME", default_value = "8s", value_parser = hurt)]
+    pub hurt: Duration,
+    /// The form of what is printed
+    #[arg(long, value_enum, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+impl SimArgs {
+    /// What `--hurt` is when nothing else is said.
+    pub const HURT: Duration = Duration::from_secs(8);
+}
+
 /// `tidewater completions SHELL`
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -717,6 +764,28 @@ pub struct CompletionsArgs {
 /// Any bytes that an argument may hold, text or not.
 fn bytes() -> impl TypedValueParser<Value = Bytes> {
     OsStringValueParser::new().map(|text: OsString| Bytes::from(text.into_vec()))
+}
+
+/// Reads `0..10000`: at least one seed, at most ten million.
+fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let wrong = || format!("'{text}' is not a range of seeds: use A..B with A below B, as 0..10000");
+    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
+    let (from, to): (u64, u64) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
+    match to.checked_sub(from) {
+        None | Some(0) => Err(wrong()),
+        Some(count) if count > 10_000_000 => Err(format!("'{text}' are {count} seeds: use at most 10000000 at a time")),
+        Some(_) => Ok(from..to),
+    }
+}
+
+/// A time of trouble: 100 ms to 10 minutes.
+fn hurt(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&time) {
+        Ok(time)
+    } else {
+        Err(format!("'{text}' is not between 100ms and 10m"))
+    }
 }
 
 /// Reads `250us`, `500ms`, `2s`, `1m`, `12h`, `7d`; `0` needs no unit.

@@ -24,6 +24,7 @@ pub mod process;
 pub mod progress;
 pub mod render;
 pub mod settings;
+pub mod sim;
 pub mod stage;
 pub mod status;
 pub mod tls;
@@ -136,5 +137,6 @@ async fn run(verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Import(args) => import::run(args).await,
         Verb::Export(args) => export::run(args).await,
         Verb::Demo(args) => demo::run(args).await,
+        Verb::Sim(args) => sim::run(args).await,
     }
 }

@@ -25,14 +25,10 @@ use super::replica::sync::RowPage;
 use super::replica::{Replica, Turn, decode, upper_bound};
 use super::turn::{DoorTicket, Input, Outbox, ShardOptions, Stats, Traffic};
 
-/// Bytes of one page of log rows, rows or hints.
-const PAGE_BYTES: usize = 256 << 10;
 /// Rows that a scan looks at before it ends its page, found something or not.
 const SCAN_ROWS_MAX: usize = 20_000;
 /// Operation ids that doors made are kept for this long.
 const RECENT_US: u64 = 60_000_000;
-/// The log, which has the operation ids, is kept for at least this long after every owner has it: a door's retry may be under way.
-const LOG_KEEP_US: u64 = 10_000_000;
 /// A page of hints that is not acknowledged for this long is sent again.
 const HINT_RETRY_US: u64 = 3_000_000;
 
@@ -337,7 +333,7 @@ impl Shard {
                 }
             }
             Body::Pull { have } => {
-                let page = self.replica.log_page(turn, partition, &have, PAGE_BYTES)?;
+                let page = self.replica.log_page(turn, partition, &have, self.options.page_bytes)?;
                 self.stats.add("exchange_rows_sent_total", page.entries.len() as u64);
                 let body = Body::PullReply { entries: page.entries, more: page.more, trimmed: page.trimmed };
                 background(out, from, partition, body);
@@ -361,7 +357,7 @@ impl Shard {
                 }
             }
             Body::SyncPull { after } => {
-                let page = self.replica.row_page(turn, partition, after.as_ref(), PAGE_BYTES)?;
+                let page = self.replica.row_page(turn, partition, after.as_ref(), self.options.page_bytes)?;
                 let RowPage { context, seen, rows, next } = page;
                 let body = Body::SyncPage { context, seen, after, rows, next };
                 background(out, from, partition, body);
@@ -480,7 +476,7 @@ impl Shard {
                 }
             }
             if state.log_entries > 0 {
-                if self.cuts.get(&partition).is_some_and(|(_, at_us)| at_us + LOG_KEEP_US <= now.mono_us)
+                if self.cuts.get(&partition).is_some_and(|(_, at_us)| at_us + self.options.log_keep_us <= now.mono_us)
                     && let Some((cut, _)) = self.cuts.remove(&partition)
                 {
                     stable.push((partition, cut));
@@ -567,13 +563,13 @@ impl Shard {
             return Ok(());
         }
         if owner == self.options.me {
-            for (at, delta) in self.hints.page(turn, owner, partition, PAGE_BYTES)? {
+            for (at, delta) in self.hints.page(turn, owner, partition, self.options.page_bytes)? {
                 self.replica.take(turn, now, &delta, false)?;
                 self.hints.drop_one(turn, &at)?;
             }
             return Ok(());
         }
-        for (at, delta) in self.hints.page(turn, owner, partition, PAGE_BYTES)? {
+        for (at, delta) in self.hints.page(turn, owner, partition, self.options.page_bytes)? {
             let ticket = self.next;
             self.next += 1;
             let deadline_us = now.mono_us + HINT_RETRY_US;

@@ -80,6 +80,11 @@ pub struct ShardOptions {
     /// An owner that has not acknowledged for this long gets a stand-in, in microseconds.
     pub stand_in_after_us: u64,
     pub default_consistency: Consistency,
+    /// The log, which has the operation ids, is kept for at least this long after every owner has it, in microseconds: a door's retry
+    /// may be under way.
+    pub log_keep_us: u64,
+    /// Bytes of one page of log rows, rows or hints.
+    pub page_bytes: usize,
 }
 
 impl ShardOptions {
@@ -99,6 +104,8 @@ impl ShardOptions {
             exchange_interval_us: 1_000_000,
             stand_in_after_us: 250_000,
             default_consistency: Consistency::default(),
+            log_keep_us: 10_000_000,
+            page_bytes: 256 << 10,
         }
     }
 }

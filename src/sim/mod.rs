@@ -8,6 +8,7 @@
 //!               └──────────────┴── clients: operations, retries ──> history
 //!                                        every batch ──> ghost (which disk held what, when)
 //!   phase one hurts; phase two heals ──> check/*: one file for each promise
+//!   many seeds ──> summary: what was met, what broke      a failing one ──> shrink: a smaller world that still fails
 //! ```
 //! Same seed, same trace, on every machine: nothing here reads a clock, the environment or the order of a hash map. The checkers
 //! believe the history and the disks, never a node's word.
@@ -21,6 +22,8 @@ pub mod history;
 pub mod load;
 pub mod plan;
 pub mod random;
+pub mod shrink;
+pub mod summary;
 pub mod trace;
 pub mod world;
 

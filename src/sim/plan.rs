@@ -63,7 +63,7 @@ impl Kind {
 }
 
 /// One fault: what, where, for how long. Nodes are numbers from 0.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
     pub at_us: u64,
     pub kind: Kind,
@@ -75,7 +75,7 @@ pub struct Fault {
 }
 
 /// What the network does to messages.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Weather {
     pub loss_ppm: u32,
     /// This many are not taken for sending, and the sender knows it.
@@ -94,7 +94,7 @@ impl Weather {
 }
 
 /// A whole scenario.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     pub nodes: usize,
     pub replicas: u8,
@@ -110,6 +110,9 @@ pub struct Plan {
     pub sync_every_us: u64,
     pub skew_ms: u64,
     pub hint_bytes_max: u64,
+    /// How long a node keeps its log after every owner has it. Short, so that full syncs are met.
+    pub log_keep_us: u64,
+    pub page_bytes: usize,
     /// One turn in a million of these ends in a crash between the commit and the sending.
     pub crash_at_turn_ppm: u32,
     pub faults: Vec<Fault>,
@@ -152,9 +155,12 @@ impl Plan {
             });
             at_us += draw.between(20_000, gap_us);
         }
+        let mut pages = random.fork("pages");
         Self {
             nodes,
             replicas,
+            log_keep_us: *pages.pick(&[100_000, 1_000_000, 10_000_000]),
+            page_bytes: *pages.pick(&[300, 2_000, 256 << 10]),
             partitions: *draw.pick(&[1, 2, 4, 8]),
             clients: draw.between(2, 6) as usize,
             keys: *draw.pick(&[1, 2, 2, 5]),

@@ -412,6 +412,8 @@ impl World {
         let now = self.now_of(at);
         let mut options = ShardOptions::new(self.nodes[at].id);
         options.hint_bytes_max = self.plan.hint_bytes_max;
+        options.log_keep_us = self.plan.log_keep_us;
+        options.page_bytes = self.plan.page_bytes;
         let node = &mut self.nodes[at];
         node.up = reality;
         node.process += 1;
@@ -791,7 +793,8 @@ impl World {
             timeout_us: *self.load.pick(&[100_000, 500_000, 2_000_000]),
             op_id: Some(OpId::new(wall_ms, random)),
             fresh: true,
-            remember: self.load.chance(800_000),
+            // What the log alone remembers is for retries that come before it is dropped.
+            remember: self.load.chance(800_000) || self.plan.log_keep_us < 10_000_000,
         };
         self.history.calls.push(Call {
             client,
