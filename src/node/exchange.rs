@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::data::context::Context;
-use crate::data::id::{NodeId, Partition};
+use crate::data::id::{Dot, NodeId, Partition};
 
 /// Pulls under way in one lane.
 const PULLS_MAX: usize = 32;
@@ -37,8 +37,8 @@ pub struct Exchange {
 struct Pull {
     from: NodeId,
     deadline_us: u64,
-    /// A full sync's promise: what the peer had seen when it began.
-    full: Option<Context>,
+    /// A full sync's promise: what the peer had seen when it began, and what was dead there.
+    full: Option<(Context, Vec<Dot>)>,
 }
 
 impl Exchange {
@@ -136,22 +136,27 @@ impl Exchange {
         }
     }
 
-    /// Remembers what the peer had seen at the first page of a full sync, and gives it back at the last.
-    pub fn full_sync_context(&mut self, partition: Partition, first: bool, context: &Context) -> Context {
+    /// Remembers what the peer had seen, and what was dead there, at the first page of a full sync, and gives it back at the last.
+    pub fn full_sync_promise(
+        &mut self,
+        partition: Partition,
+        first: bool,
+        page: (Context, Vec<Dot>),
+    ) -> (Context, Vec<Dot>) {
         match self.pulls.get_mut(&partition) {
             Some(pull) => {
                 if first {
-                    pull.full = Some(context.clone());
+                    pull.full = Some(page);
                 }
                 pull.full.clone().unwrap_or_default()
             }
-            None => Context::default(),
+            None => Default::default(),
         }
     }
 
     /// What a full sync under way will have brought at its end.
     pub fn promised(&self, partition: Partition) -> Option<&Context> {
-        self.pulls.get(&partition)?.full.as_ref()
+        self.pulls.get(&partition)?.full.as_ref().map(|(seen, _)| seen)
     }
 
     pub fn end_pull(&mut self, partition: Partition) {
@@ -182,7 +187,7 @@ impl Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::id::{Dot, Incarnation};
+    use crate::data::id::Incarnation;
 
     fn upto(counter: u64) -> Context {
         (1..=counter).map(|counter| Dot { incarnation: Incarnation(1), counter }).collect()

@@ -17,6 +17,7 @@ pub mod coordinator;
 pub mod exchange;
 pub mod hints;
 pub mod membership;
+pub mod planted;
 pub mod replica;
 pub mod shard;
 pub mod turn;

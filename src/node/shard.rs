@@ -21,6 +21,7 @@ use crate::wire::message::{Body, Kept, PeerMessage, Reading, Refusal, Rows, Tick
 use super::coordinator::{Coordinator, Desk, Origin, digest, plan};
 use super::exchange::Exchange;
 use super::hints::Hints;
+use super::planted::Planted;
 use super::replica::sync::RowPage;
 use super::replica::{Replica, Turn, decode, upper_bound};
 use super::turn::{DoorTicket, Input, Outbox, ShardOptions, Stats, Traffic};
@@ -90,6 +91,7 @@ impl Shard {
         let partitions = view.layout.partitions;
         let mut replica = Replica::new(incarnation, partitions);
         replica.now_us = now.mono_us;
+        replica.planted = options.planted;
         let mine = |partition: &Partition| partition.0 % options.lanes == options.lane;
         for partition in view.partitions_owned(options.me).filter(mine) {
             replica.state(turn, partition)?;
@@ -100,7 +102,8 @@ impl Shard {
             exchange.peer_returned(peer);
         }
         // The lane above, who counts next (a coordinator or its shard), and where this process begins to count.
-        let begin = mix64(incarnation.0 ^ now.wall_ms.rotate_left(20) ^ now.mono_us) & ((1 << 40) - 1);
+        let begin = if options.planted == Planted::TicketsUsedAgain { 0 } else { u64::MAX };
+        let begin = begin & mix64(incarnation.0 ^ now.wall_ms.rotate_left(20) ^ now.mono_us) & ((1 << 40) - 1);
         let tickets = Ticket::from(options.lane) << 48 | begin;
         Ok(Self {
             coordinator: Coordinator::new(tickets),
@@ -248,7 +251,7 @@ impl Shard {
         match body {
             Body::Replicate { ticket, delta, hint_for, sync } => {
                 let result = self.replicate(now, partition, &delta, hint_for, turn)?;
-                out.sync |= sync && result.is_ok();
+                out.sync |= sync && result.is_ok() && self.options.planted != Planted::FsyncClaimed;
                 let result = result.map(|newer| Kept { fsynced: sync, newer });
                 reply(out, from, partition, Body::ReplicateAck { ticket, result });
             }
@@ -358,12 +361,12 @@ impl Shard {
             }
             Body::SyncPull { after } => {
                 let page = self.replica.row_page(turn, partition, after.as_ref(), self.options.page_bytes)?;
-                let RowPage { context, seen, rows, next } = page;
-                let body = Body::SyncPage { context, seen, after, rows, next };
+                let RowPage { seen, dead, rows, next } = page;
+                let body = Body::SyncPage { seen, dead, after, rows, next };
                 background(out, from, partition, body);
             }
-            Body::SyncPage { context, seen, after, rows, next } => {
-                self.take_sync_page(now, from, partition, context, seen, after, rows, next, turn, out)?;
+            Body::SyncPage { seen, dead, after, rows, next } => {
+                self.take_sync_page(now, from, partition, seen, dead, after, rows, next, turn, out)?;
             }
             Body::Scan { ticket, scan } => {
                 let page = self.scan_here(now, &scan, turn)?;
@@ -393,7 +396,8 @@ impl Shard {
         }
         if let Some(owner) = hint_for {
             let limit = self.options.hint_bytes_max;
-            let kept = self.hints.keep(turn, partition, owner, delta, limit)?;
+            let kept = self.options.planted == Planted::HintsNotKept
+                || self.hints.keep(turn, partition, owner, delta, limit)?;
             self.stats.add(if kept { "hints_kept_total" } else { "hints_refused_total" }, 1);
             return Ok(if kept { Ok(None) } else { Err(Refusal::HintsFull) });
         }
@@ -417,6 +421,9 @@ impl Shard {
         mut dots: impl Iterator<Item = Dot>,
     ) -> Result<bool, StoreError> {
         let Some(promised) = self.exchange.promised(partition) else { return Ok(false) };
+        if self.options.planted == Planted::WritesAmidSync {
+            return Ok(false);
+        }
         let seen = &self.replica.state(turn, partition)?.seen;
         Ok(dots.any(|dot| promised.contains(dot) && !seen.contains(dot)))
     }
@@ -481,7 +488,8 @@ impl Shard {
                 {
                     stable.push((partition, cut));
                 }
-                let others = view.owners(partition).filter(|peer| *peer != me);
+                let early = self.options.planted == Planted::LogDroppedEarly;
+                let others = view.owners(partition).filter(|peer| *peer != me && !early);
                 let cut = || (self.exchange.stable(partition, &state.seen, others), now.mono_us);
                 self.cuts.entry(partition).or_insert_with(cut);
             }
@@ -523,8 +531,8 @@ impl Shard {
         now: Now,
         from: NodeId,
         partition: Partition,
-        context: Context,
         seen: Context,
+        dead: Vec<Dot>,
         after: Option<bytes::Bytes>,
         rows: Vec<(bytes::Bytes, Row)>,
         next: Option<bytes::Bytes>,
@@ -534,13 +542,25 @@ impl Shard {
         if !self.exchange.answers_pull(partition, from, now.mono_us) {
             return Ok(());
         }
-        let promised = self.exchange.full_sync_context(partition, after.is_none(), &seen);
+        let first = after.is_none() || self.options.planted == Planted::SyncTrustedLate;
+        let context: Context = {
+            let mut context = seen.clone();
+            dead.iter().for_each(|dot| {
+                context.insert(*dot);
+            });
+            context
+        };
+        let (promised, dead) = self.exchange.full_sync_promise(partition, first, (seen, dead));
         self.stats.add("sync_rows_total", rows.len() as u64);
         self.replica.take_row_page(turn, now, partition, &context, after.as_ref(), rows, next.as_ref())?;
+        let dead = if self.options.planted == Planted::DeadNotSent { Vec::new() } else { dead };
+        if self.options.planted == Planted::SyncTrustedEarly {
+            self.replica.finish_sync(turn, partition, &promised, &dead)?;
+        }
         match next {
             Some(next) => background(out, from, partition, Body::SyncPull { after: Some(next) }),
             None => {
-                self.replica.finish_sync(turn, partition, &promised)?;
+                self.replica.finish_sync(turn, partition, &promised, &dead)?;
                 self.exchange.end_pull(partition);
                 self.pull_next(now, turn, out)?;
             }
@@ -573,6 +593,9 @@ impl Shard {
             let ticket = self.next;
             self.next += 1;
             let deadline_us = now.mono_us + HINT_RETRY_US;
+            if self.options.planted == Planted::HintsDroppedEarly {
+                self.hints.drop_one(turn, &at)?;
+            }
             self.deliveries.insert(ticket, Delivery { owner, partition, at, deadline_us });
             // The owner fsyncs before it acknowledges: the hint may be the only durable copy.
             background(out, owner, partition, Body::Replicate { ticket, delta, hint_for: None, sync: true });

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::data::consistency::Consistency;
 use crate::data::id::NodeId;
 use crate::data::op::{Request, RequestError, Response, ScanPage, ScanRequest};
+use crate::node::planted::Planted;
 use crate::ring::view::View;
 use crate::wire::message::PeerMessage;
 
@@ -85,6 +86,8 @@ pub struct ShardOptions {
     pub log_keep_us: u64,
     /// Bytes of one page of log rows, rows or hints.
     pub page_bytes: usize,
+    /// A rule to break, for the simulator.
+    pub planted: Planted,
 }
 
 impl ShardOptions {
@@ -106,6 +109,7 @@ impl ShardOptions {
             default_consistency: Consistency::default(),
             log_keep_us: 10_000_000,
             page_bytes: 256 << 10,
+            planted: Planted::None,
         }
     }
 }

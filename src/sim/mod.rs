@@ -28,7 +28,9 @@ pub mod trace;
 pub mod world;
 
 use std::collections::BTreeMap;
+use std::panic::catch_unwind;
 
+use crate::node::planted::Planted;
 use check::{Violation, convergence};
 use plan::Plan;
 use random::Random;
@@ -46,6 +48,8 @@ pub struct SimOptions {
     pub idle_within_us: u64,
     /// Keep a readable line for each event: the last ones, or all.
     pub lines: Lines,
+    /// A rule that the nodes break, to see whether it is seen.
+    pub planted: Planted,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +61,13 @@ pub enum Lines {
 
 impl Default for SimOptions {
     fn default() -> Self {
-        Self { hurt_us: 8_000_000, level_within_us: 30_000_000, idle_within_us: 60_000_000, lines: Lines::None }
+        Self {
+            hurt_us: 8_000_000,
+            level_within_us: 30_000_000,
+            idle_within_us: 60_000_000,
+            lines: Lines::None,
+            planted: Planted::None,
+        }
     }
 }
 
@@ -82,11 +92,30 @@ pub fn run(seed: u64, options: &SimOptions) -> Verdict {
     run_plan(seed, Plan::draw(&Random::new(seed), options.hurt_us), options)
 }
 
-/// Runs a plan. The seed draws what the plan leaves open: delays, clients' choices, identities.
+/// Runs a plan. The seed draws what the plan leaves open: delays, clients' choices, identities. A panic of a node is a broken promise
+/// like any other.
 pub fn run_plan(seed: u64, plan: Plan, options: &SimOptions) -> Verdict {
+    catch_unwind(|| run_world(seed, plan, options)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("with nothing said");
+        let violation = Violation { checker: "panic", at_us: 0, message: text.to_string() };
+        Verdict {
+            seed,
+            violation: Some(violation),
+            trace_hash: 0,
+            coverage: BTreeMap::new(),
+            events: 0,
+            simulated_us: 0,
+            level_after_us: 0,
+            lines: Vec::new(),
+        }
+    })
+}
+
+fn run_world(seed: u64, plan: Plan, options: &SimOptions) -> Verdict {
     let trace = Trace::new(options.lines != Lines::None, options.lines == Lines::All);
     let hurt_us = plan.hurt_us;
-    let mut world = World::new(seed, plan, trace);
+    let mut world = World::new(seed, plan, trace, options.planted);
     world.run_until(hurt_us);
     let level_after_us = heal(&mut world, options);
     world.finish();

@@ -20,10 +20,11 @@ pub enum Kind {
     ClockStep,
     Weather,
     LinkReset,
+    CrashLoop,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Kill,
         Kind::PowerCut,
         Kind::Blackout,
@@ -39,6 +40,7 @@ impl Kind {
         Kind::ClockStep,
         Kind::Weather,
         Kind::LinkReset,
+        Kind::CrashLoop,
     ];
 
     pub fn name(self) -> &'static str {
@@ -58,6 +60,7 @@ impl Kind {
             Kind::ClockStep => "clock_step",
             Kind::Weather => "bad_weather",
             Kind::LinkReset => "link_reset",
+            Kind::CrashLoop => "crash_loop",
         }
     }
 }
@@ -160,7 +163,7 @@ impl Plan {
             nodes,
             replicas,
             log_keep_us: *pages.pick(&[100_000, 1_000_000, 10_000_000]),
-            page_bytes: *pages.pick(&[300, 2_000, 256 << 10]),
+            page_bytes: *pages.pick(&[1, 100, 1_000, 256 << 10]),
             partitions: *draw.pick(&[1, 2, 4, 8]),
             clients: draw.between(2, 6) as usize,
             keys: *draw.pick(&[1, 2, 2, 5]),

@@ -18,6 +18,7 @@ use super::trace::Trace;
 use crate::data::clock::Now;
 use crate::data::id::{Incarnation, NodeId, OpId, hash64};
 use crate::data::op::{Outcome, Request, RequestError, Response};
+use crate::node::planted::Planted;
 use crate::node::replica::Turn;
 use crate::node::shard::Shard;
 use crate::node::turn::{Input, Outbox, ShardOptions};
@@ -72,6 +73,11 @@ enum Event {
         forced: Option<bool>,
     },
     Fault(usize),
+    /// One more of a loop of crashes.
+    Crash {
+        node: usize,
+        down_us: u64,
+    },
     Reopen {
         from: usize,
         to: usize,
@@ -158,6 +164,7 @@ pub struct World {
     pub coverage: BTreeMap<String, u64>,
     pub trace: Trace,
     pub violation: Option<Violation>,
+    planted: Planted,
     heap: BinaryHeap<Item>,
     number: u64,
     weather: Weather,
@@ -179,7 +186,7 @@ struct Client {
 }
 
 impl World {
-    pub fn new(seed: u64, plan: Plan, trace: Trace) -> Self {
+    pub fn new(seed: u64, plan: Plan, trace: Trace, planted: Planted) -> Self {
         let random = Random::new(seed);
         let mut chaos = random.fork("chaos");
         let mut identity = random.fork("identity");
@@ -216,6 +223,7 @@ impl World {
             coverage: BTreeMap::new(),
             trace,
             violation: None,
+            planted,
             heap: BinaryHeap::new(),
             number: 0,
             weather: plan.weather,
@@ -386,6 +394,11 @@ impl World {
                     self.inflict(&fault);
                 }
             }
+            Event::Crash { node, down_us } => {
+                if !self.healed {
+                    self.kill(node, false, down_us);
+                }
+            }
             Event::Reopen { from, to } => {
                 self.after(1_000, Event::Notice { at: from, of: to, forced: None });
                 self.after(1_000, Event::Notice { at: to, of: from, forced: None });
@@ -404,7 +417,7 @@ impl World {
             .map(|of| of == at || self.now_us == 0 || self.is_reachable(at, of) || self.chaos.chance(100_000))
             .collect();
         let clean = std::mem::take(&mut self.nodes[at].clean);
-        if !clean && self.now_us > 0 {
+        if !clean && self.now_us > 0 && self.planted != Planted::IncarnationResumed {
             self.nodes[at].incarnation = Incarnation(self.identity.draw());
             self.count("sim_incarnations_minted", 1);
         }
@@ -414,6 +427,7 @@ impl World {
         options.hint_bytes_max = self.plan.hint_bytes_max;
         options.log_keep_us = self.plan.log_keep_us;
         options.page_bytes = self.plan.page_bytes;
+        options.planted = self.planted;
         let node = &mut self.nodes[at];
         node.up = reality;
         node.process += 1;
@@ -473,6 +487,10 @@ impl World {
         let batch = turn.into_batch();
         let incarnation = node.incarnation;
         let crash = !self.healed && self.chaos.chance(self.plan.crash_at_turn_ppm);
+        if crash && self.planted == Planted::RepliesBeforeCommit {
+            self.speak(at, out);
+            return self.kill(at, false, 10_000);
+        }
         if !batch.is_empty() || out.sync {
             node.disk.commit(&batch, out.sync).expect("no fault breaks a disk yet");
             if let Err(message) = self.ghost.committed(at, incarnation, &batch, out.sync) {
@@ -677,6 +695,12 @@ impl World {
         match kind {
             Kind::Kill => self.kill(node, false, down_us),
             Kind::PowerCut => self.kill(node, true, down_us),
+            Kind::CrashLoop => {
+                let (down_us, up_us) = (1_000 + draw % 10_000, 2_000 + (draw >> 16) % 40_000);
+                for crash in 0..3 + (draw >> 32) % 6 {
+                    self.after(crash * (down_us + up_us), Event::Crash { node, down_us });
+                }
+            }
             Kind::Blackout => {
                 for at in 0..count {
                     self.kill(at, true, down_us / 4 + at as u64 * 10_000);

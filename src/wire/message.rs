@@ -91,10 +91,10 @@ pub enum Body {
         after: Option<Bytes>,
     },
     SyncPage {
-        /// What is known: an absent row's dots in here are gone.
-        context: Context,
-        /// What has been seen: what the asker has seen too when it has all pages.
+        /// What has been seen: an absent row's dots in here are gone. The asker has seen it too when it has all pages.
         seen: Context,
+        /// What was removed before it came: gone as well, and not to be put when it comes. The asker keeps it so.
+        dead: Vec<Dot>,
         after: Option<Bytes>,
         rows: Vec<(Bytes, Row)>,
         next: Option<Bytes>,

@@ -7,6 +7,7 @@ use crate::data::object::Object;
 use crate::data::op::{Op, Reply, Request, RequestError};
 use crate::data::path::Component;
 use crate::data::row::Row;
+use crate::node::planted::Planted;
 use crate::storage::StoreError;
 use crate::wire::message::{Body, LogRow, PeerMessage, RepairRow, Scope};
 
@@ -178,7 +179,7 @@ impl Coordinator {
             wall_ms,
             siblings_max: desk.options.siblings_max,
             op_id: request.op_id,
-            fresh: request.fresh,
+            fresh: request.fresh || desk.options.planted == Planted::RetriesCountedAgain,
         };
         let mut planned = Ok(Reply::Bool(false));
         let make = |mint: &mut Mint| match plan::plan(&request.op, &facts, mint) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::data::id::NodeId;
+use crate::node::planted::Planted;
 use crate::storage::StoreError;
 use crate::wire::message::{Body, Reading, Refusal, Rows, Ticket};
 
@@ -185,6 +186,9 @@ impl Coordinator {
                         gathering.acks.insert(from, ack(desk, from, None, false));
                     }
                     Rows::Held { rows, context } => {
+                        if desk.options.planted == Planted::PeersSeenFromOneKey && gathering.local.is_some() {
+                            desk.replica.state(desk.turn, running.partition)?.seen.join(&context);
+                        }
                         gathering.replies.insert(from, Held::new(rows, context));
                         gathering.acks.insert(from, ack(desk, from, None, false));
                     }

@@ -31,6 +31,7 @@ use crate::data::object::Object;
 use crate::data::op::{Key, Op, Outcome, Reply, Request, RequestError, Response};
 use crate::data::path::{Component, Path};
 use crate::data::row::{Put, Row};
+use crate::node::planted::Planted;
 use crate::ring::view::View;
 use crate::storage::StoreError;
 use crate::wire::codec;
@@ -161,7 +162,7 @@ struct Replicating {
     /// Places for which a stand-in has been asked.
     stood_in: BTreeSet<NodeId>,
     refused: Option<RequestError>,
-    /// Who refused: not asked again.
+    /// Who refused, or to whom the link broke: not asked again.
     refusers: BTreeSet<NodeId>,
     stamps: u8,
     sync: bool,
@@ -378,6 +379,11 @@ impl Coordinator {
     }
 
     fn wake(&mut self, desk: &mut Desk, ticket: Ticket, mut running: Running) -> Result<(), StoreError> {
+        if desk.options.planted == Planted::DeadlinesForgotten {
+            running.wake_us = u64::MAX;
+            self.park(ticket, running);
+            return Ok(());
+        }
         if desk.now.mono_us >= running.deadline_us {
             return self.late(desk, ticket, running);
         }
@@ -490,6 +496,8 @@ impl Coordinator {
                 }
                 Stage::Replicating(mut replicating) => {
                     // The owner may hold it or not; a stand-in makes sure.
+                    // Not asked again for somebody else: an answer to the first would be taken for one to the second.
+                    replicating.refusers.insert(node);
                     if let Some(place) = replicating.pending.remove(&node) {
                         let owner = place.unwrap_or(node);
                         replicating.stood_in.remove(&owner);

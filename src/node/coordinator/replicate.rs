@@ -6,6 +6,7 @@ use crate::data::clock::Hlc;
 use crate::data::consistency::{Ack, Level};
 use crate::data::id::{NodeId, Partition};
 use crate::data::op::{Key, Reply, RequestError};
+use crate::node::planted::Planted;
 use crate::storage::StoreError;
 use crate::wire::message::{Body, Kept, Refusal, Ticket};
 
@@ -182,11 +183,19 @@ impl Coordinator {
             return Ok(());
         };
         match result {
-            Ok(Kept { newer: Some(stamp), .. }) if replicating.stamps < STAMPS_MAX => {
+            Ok(Kept { newer: Some(stamp), .. })
+                if replicating.stamps < STAMPS_MAX && desk.options.planted != Planted::NotStampedAgain =>
+            {
                 return self.stamp_again(desk, running, replicating, stamp.hlc);
             }
             Ok(kept) => {
+                let place = place.filter(|_| desk.options.planted != Planted::StandInsCountAsOwners);
                 replicating.acks.insert(from, ack(desk, from, place, kept.fsynced));
+                if desk.options.planted == Planted::AnswersCountTwice
+                    && let Some(other) = replicating.pending.keys().next().copied()
+                {
+                    replicating.acks.insert(other, ack(desk, other, None, kept.fsynced));
+                }
             }
             Err(refusal) => {
                 replicating.refused = Some(refused(desk, from, refusal.clone()));

@@ -30,6 +30,7 @@ use crate::data::mutation::{Delta, Effect, Mutation, apply};
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, field_prefix, key_prefix, parse_row_key, row_key};
 use crate::data::row::{Put, Row};
+use crate::node::planted::Planted;
 use crate::ring::slot;
 use crate::storage::{Overlay, Space, Storage, StoreError};
 use crate::wire::codec;
@@ -142,6 +143,8 @@ pub struct Replica {
     pub amnesia: bool,
     /// The last moment that this replica was told: operation ids found in the log count as of then.
     pub now_us: u64,
+    /// See [`Planted`].
+    pub planted: Planted,
 }
 
 impl Replica {
@@ -156,6 +159,7 @@ impl Replica {
             log_entries: 0,
             amnesia: false,
             now_us: 0,
+            planted: Planted::None,
         }
     }
 
@@ -321,7 +325,7 @@ impl Replica {
                 tally: mutation.effects.iter().any(|effect| matches!(effect.put, Some(Put::Tally { .. }))),
                 made: delta.made,
             };
-            if state.seen.contains(mutation.dot) {
+            if state.seen.contains(mutation.dot) && self.planted != Planted::SeenNotAsked {
                 if delta.op_id.is_some() {
                     let entry = entry();
                     self.name(turn, now, partition, mutation.dot, &entry)?;
@@ -333,7 +337,7 @@ impl Replica {
                 self.amnesia = true;
                 continue;
             }
-            let dead = state.dead.contains(&mutation.dot);
+            let dead = state.dead.contains(&mutation.dot) && self.planted != Planted::DeadForgotten;
             for effect in &mutation.effects {
                 let newer = self.put_effect(turn, partition, &prefix, delta, mutation.dot, effect, dead)?;
                 taken.newer = taken.newer.max(newer);
@@ -484,8 +488,9 @@ impl Replica {
         let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded by the caller");
         // A register's write stamped above everything here cannot lose, so what stood there need not be read (invariant 3).
         let blind = !dead
-            && matches!(effect.put, Some(Put::Register { .. } | Put::Deadline { .. }))
-            && effect.put.as_ref().and_then(Put::stamp).is_some_and(|stamp| stamp.hlc > state.newest);
+            && (self.planted == Planted::BlindBelowNewest
+                || effect.put.as_ref().and_then(Put::stamp).is_some_and(|stamp| stamp.hlc > state.newest))
+            && matches!(effect.put, Some(Put::Register { .. } | Put::Deadline { .. }));
         let before = if blind { None } else { get_row(turn, &at)? };
         let mut put = effect.put.clone();
         if matches!(put, Some(Put::Retried { .. })) {
@@ -494,7 +499,21 @@ impl Replica {
         if dead {
             put = None;
         }
-        let wanted = Effect { path: effect.path.clone(), removes: effect.removes.clone(), put };
+        let mut removes = effect.removes.clone();
+        match self.planted {
+            Planted::RemovesUnseen if !removes.is_empty() => {
+                removes = before.as_ref().map(Row::removable).unwrap_or_default();
+            }
+            Planted::FloorsRemoveAll => {
+                if let (Some(Put::Floor { upto, total }), Some(Row::Counter { tally: Some(tally), .. })) =
+                    (&mut put, &before)
+                {
+                    (*upto, *total) = (tally.dot.counter, tally.total);
+                }
+            }
+            _ => {}
+        }
+        let wanted = Effect { path: effect.path.clone(), removes, put };
         let had = before.is_some();
         let applied = apply(&wanted, dot, before, dead);
         match applied.row {
@@ -519,11 +538,14 @@ impl Replica {
 
     /// The operation is remembered from the last moments, in memory.
     pub fn knows_recent(&self, op_id: OpId) -> bool {
-        self.recent.get(op_id).is_some()
+        self.planted != Planted::OperationsForgotten && self.recent.get(op_id).is_some()
     }
 
     /// The dot that an operation became, if this replica remembers.
     pub fn known_op(&self, turn: &Turn, partition: Partition, op_id: OpId) -> Result<Option<Known>, StoreError> {
+        if self.planted == Planted::OperationsForgotten {
+            return Ok(None);
+        }
         if let Some(known) = self.recent.get(op_id) {
             return Ok(Some(known));
         }
@@ -775,7 +797,7 @@ fn parse_dot(bytes: &[u8]) -> Option<Dot> {
     })
 }
 
-fn dead_key(partition: Partition, dot: Dot) -> Vec<u8> {
+pub(super) fn dead_key(partition: Partition, dot: Dot) -> Vec<u8> {
     let mut key = tagged(b'd', partition);
     key.extend_from_slice(&dot_bytes(dot));
     key

@@ -15,11 +15,12 @@ use crate::data::mutation::{Effect, Mutation};
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, key_prefix, parse_row_key, row_key};
 use crate::data::row::{Row, merge};
+use crate::node::planted::Planted;
 use crate::storage::{Space, StoreError};
 use crate::wire::codec;
 use crate::wire::message::{LogRow, RepairRow};
 
-use super::{LogEntry, Replica, Turn, corrupt, decode, get_row, log_key, log_range, upper_bound};
+use super::{LogEntry, Replica, Turn, corrupt, dead_key, decode, get_row, log_key, log_range, upper_bound};
 
 /// Up to here single deletes are cheaper for the store than a range.
 const POINT_DELETES_MAX: u64 = 16;
@@ -36,8 +37,8 @@ pub struct LogPage {
 
 /// A page of a partition's rows.
 pub struct RowPage {
-    pub context: Context,
     pub seen: Context,
+    pub dead: Vec<Dot>,
     pub rows: Vec<(Bytes, Row)>,
     pub next: Option<Bytes>,
 }
@@ -99,7 +100,10 @@ impl Replica {
                 }
                 let mut queue = if met.insert(dot) { vec![(dot, entry)] } else { Vec::new() };
                 while let Some((dot, entry)) = queue.pop() {
-                    let one = log_row(turn, partition, dot, entry)?;
+                    let mut one = log_row(turn, partition, dot, entry)?;
+                    if self.planted == Planted::RemovalsUnnamed {
+                        one.removes.clear();
+                    }
                     for (path, row) in &one.rows {
                         bytes += 64 + one.key.bytes.len() + path.member.len() + row.as_ref().map_or(0, size);
                         for other in row.iter().flat_map(Row::dots) {
@@ -160,6 +164,9 @@ impl Replica {
             let prefix = key_prefix(partition, &entry.key);
             let mut paths = Vec::with_capacity(entry.rows.len());
             for (path, row) in entry.rows {
+                if self.planted == Planted::AbsenceRemoves && row.is_none() {
+                    turn.delete(Space::Rows, row_key(&prefix, &path));
+                }
                 if !known {
                     self.join_named(turn, partition, &entry.key, &prefix, &path, row.clone(), &entry.removes)?;
                 }
@@ -333,6 +340,7 @@ impl Replica {
         let news: Vec<(Dot, Vec<Dot>)> = news.into_iter().map(|dot| (dot, row.removed_by(dot).to_vec())).collect();
         let removes: Vec<Dot> = news.iter().flat_map(|(_, removes)| removes.iter().copied()).collect();
         self.join_named(turn, partition, key, &key_prefix(partition, key), path, Some(row), &removes)?;
+        let news = if self.planted == Planted::RepairsNotSeen { Vec::new() } else { news };
         for (dot, removes) in news {
             let (key, paths) = (key.clone(), vec![path.clone()]);
             let entry = LogEntry { key, paths, removes, op_id: None, remember: false, tally: false, made };
@@ -400,7 +408,7 @@ impl Replica {
         bytes_max: usize,
     ) -> Result<RowPage, StoreError> {
         let state = self.state(turn, partition)?;
-        let (context, seen) = (state.knowledge(), state.seen.clone());
+        let (seen, dead) = (state.seen.clone(), state.dead.iter().copied().collect());
         let start = partition.0.to_be_bytes();
         let from = match after {
             Some(after) => {
@@ -410,7 +418,7 @@ impl Replica {
             }
             None => start.to_vec(),
         };
-        let mut page = RowPage { context, seen, rows: Vec::new(), next: None };
+        let mut page = RowPage { seen, dead, rows: Vec::new(), next: None };
         let mut bytes = 0;
         let mut damaged = None;
         turn.scan(Space::Rows, &from, &upper_bound(&start), &mut |key, value| {
@@ -492,8 +500,15 @@ impl Replica {
         Ok(())
     }
 
-    /// The end of a full sync: what the peer had seen when it began is seen here.
-    pub fn finish_sync(&mut self, turn: &mut Turn, partition: Partition, seen: &Context) -> Result<(), StoreError> {
+    /// The end of a full sync: what the peer had seen when it began is seen here, and what was dead there is dead here. Without the
+    /// latter what one of the mutations seen had removed by name would be put when it comes.
+    pub fn finish_sync(
+        &mut self,
+        turn: &mut Turn,
+        partition: Partition,
+        seen: &Context,
+        dead: &[Dot],
+    ) -> Result<(), StoreError> {
         let me = self.incarnation;
         let state = self.state(turn, partition)?;
         if seen.greatest(me) > state.seen.greatest(me).max(state.spent) {
@@ -504,7 +519,17 @@ impl Replica {
         // What came as rows has no entry in this log, or one that is not whole: whoever lacks it is sent rows as well.
         state.log_start.join(seen);
         let known = state.seen.clone();
-        state.dead.retain(|dot| !known.contains(*dot));
+        state.dead.retain(|dot| {
+            let stays = !known.contains(*dot);
+            if !stays {
+                turn.delete(Space::Meta, dead_key(partition, *dot));
+            }
+            stays
+        });
+        for dot in dead.iter().filter(|dot| !known.contains(**dot)) {
+            state.dead.insert(*dot);
+            turn.put(Space::Meta, dead_key(partition, *dot), Bytes::new());
+        }
         state.version += 1;
         self.checkpoint(partition);
         self.drop_entries_below_start(turn, partition)
