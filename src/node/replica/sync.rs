@@ -45,7 +45,8 @@ pub struct RowPage {
 
 impl Replica {
     /// Log rows that `have` lacks, about `bytes_max` of them. Rows show the present, so each brings the entries of all dots in it
-    /// that the asker lacks into the same page.
+    /// that the asker lacks into the same page, and one whose dot is gone the entry that removed it: should that be lost here before
+    /// the next page, nobody could tell a third what has become of the dot.
     pub fn log_page(
         &mut self,
         turn: &Turn,
@@ -62,6 +63,7 @@ impl Replica {
         let greatest: Vec<_> = incarnations.iter().map(|one| (*one, state.seen.greatest(*one))).collect();
         let mut page = LogPage { trimmed, ..LogPage::default() };
         let mut met = BTreeSet::new();
+        let mut removers = None;
         let mut bytes = 0;
         for (incarnation, last) in greatest {
             let first = have.upto(incarnation) + 1;
@@ -113,6 +115,19 @@ impl Replica {
                             queue.extend(log_entry(turn, partition, other)?.map(|entry| (other, entry)));
                         }
                     }
+                    if is_gone(&one) {
+                        let removers = match &removers {
+                            Some(removers) => removers,
+                            None => removers.insert(named_removals(turn, partition)?),
+                        };
+                        let by = removers.get(&one.dot).map(Vec::as_slice).unwrap_or_default();
+                        if let Some(first) = by.first()
+                            && !by.iter().any(|by| have.contains(*by) || met.contains(by))
+                        {
+                            met.insert(*first);
+                            queue.extend(log_entry(turn, partition, *first)?.map(|entry| (*first, entry)));
+                        }
+                    }
                     page.entries.push(one);
                 }
             }
@@ -139,6 +154,20 @@ impl Replica {
         {
             rows.push(log_row(turn, partition, Dot { incarnation, counter: at }, entry)?);
             at -= 1;
+        }
+        if rows.iter().any(is_gone) {
+            let removers = named_removals(turn, partition)?;
+            let by: BTreeSet<Dot> = rows
+                .iter()
+                .filter(|row| is_gone(row))
+                .filter_map(|row| removers.get(&row.dot)?.first())
+                .copied()
+                .collect();
+            for dot in by {
+                if let Some(entry) = log_entry(turn, partition, dot)? {
+                    rows.push(log_row(turn, partition, dot, entry)?);
+                }
+            }
         }
         Ok(Some(rows))
     }
@@ -561,6 +590,34 @@ fn log_entry(turn: &Turn, partition: Partition, dot: Dot) -> Result<Option<LogEn
     match turn.get(Space::Log, &log_key(partition, dot))? {
         Some(bytes) => decode(&bytes, "a log entry").map(Some),
         None => Ok(None),
+    }
+}
+
+/// May what the mutation put have been removed by name since? Registers, counters and deadlines are not: their rows stay.
+fn is_gone(one: &LogRow) -> bool {
+    one.rows.iter().any(|(path, row)| {
+        let by_name =
+            matches!(path.component, Component::Field | Component::Member | Component::Flag | Component::Sibling);
+        by_name && !row.as_ref().is_some_and(|row| row.dots().contains(&one.dot))
+    })
+}
+
+/// Which mutations in the log removed a dot by name.
+fn named_removals(turn: &Turn, partition: Partition) -> Result<BTreeMap<Dot, Vec<Dot>>, StoreError> {
+    let (from, to) = log_range(partition);
+    let mut removers: BTreeMap<Dot, Vec<Dot>> = BTreeMap::new();
+    let mut damaged = None;
+    turn.scan(Space::Log, &from, &to, &mut |key, value| {
+        let Some(by) = super::parse_log_key(key) else { return true };
+        match decode::<LogEntry>(value, "a log entry") {
+            Ok(entry) => entry.removes.iter().for_each(|removed| removers.entry(*removed).or_default().push(by)),
+            Err(error) => damaged = Some(error),
+        }
+        damaged.is_none()
+    })?;
+    match damaged {
+        Some(error) => Err(error),
+        None => Ok(removers),
     }
 }
 
