@@ -45,29 +45,35 @@ impl Hints {
         Ok(hints)
     }
 
-    /// Keeps a delta for `owner`. False when there is no room; nothing is kept then.
+    /// Keeps a delta for all of these owners. False when there is no room for all; nothing is kept then.
     pub fn keep(
         &mut self,
         turn: &mut Turn,
         partition: Partition,
-        owner: NodeId,
+        owners: impl Iterator<Item = NodeId>,
         delta: &Delta,
         bytes_max: u64,
     ) -> Result<bool, StoreError> {
         let Some(first) = delta.mutations.first() else { return Ok(true) };
-        let mut at = key_prefix(partition, owner, &delta.key);
-        at.extend_from_slice(&first.dot.incarnation.0.to_be_bytes());
-        at.extend_from_slice(&first.dot.counter.to_be_bytes());
-        if turn.get(Space::Hints, &at)?.is_some() {
-            return Ok(true);
-        }
         let value = codec::encode(delta);
-        let size = (at.len() + value.len()) as u64;
-        if self.bytes + size > bytes_max {
+        let mut wanted = Vec::new();
+        let mut bytes = self.bytes;
+        for owner in owners {
+            let mut at = key_prefix(partition, owner, &delta.key);
+            at.extend_from_slice(&first.dot.incarnation.0.to_be_bytes());
+            at.extend_from_slice(&first.dot.counter.to_be_bytes());
+            if turn.get(Space::Hints, &at)?.is_none() {
+                bytes += (at.len() + value.len()) as u64;
+                wanted.push((owner, at));
+            }
+        }
+        if bytes > bytes_max && !wanted.is_empty() {
             return Ok(false);
         }
-        turn.put(Space::Hints, at, value);
-        self.add(owner, partition, size);
+        for (owner, at) in wanted {
+            self.add(owner, partition, (at.len() + value.len()) as u64);
+            turn.put(Space::Hints, at, value.clone());
+        }
         Ok(true)
     }
 

@@ -397,7 +397,7 @@ impl Shard {
         if let Some(owner) = hint_for {
             let limit = self.options.hint_bytes_max;
             let kept = self.options.planted == Planted::HintsNotKept
-                || self.hints.keep(turn, partition, owner, delta, limit)?;
+                || self.hints.keep(turn, partition, std::iter::once(owner), delta, limit)?;
             self.stats.add(if kept { "hints_kept_total" } else { "hints_refused_total" }, 1);
             return Ok(if kept { Ok(None) } else { Err(Refusal::HintsFull) });
         }

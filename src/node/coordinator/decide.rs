@@ -247,14 +247,13 @@ impl Coordinator {
             desk.replica.take(desk.turn, desk.now, delta, true)?;
             return Ok(true);
         }
+        // For each owner or for none: what is refused as not done must not be handed over to one of them later.
+        let away = desk.view.owners(running.partition);
+        if !desk.hints.keep(desk.turn, running.partition, away, delta, desk.options.hint_bytes_max)? {
+            return Ok(false);
+        }
         desk.stats.add("stand_in_coordinated_total", 1);
         desk.replica.spend(desk.turn, desk.now, delta)?;
-        let limit = desk.options.hint_bytes_max;
-        for away in desk.view.owners(running.partition) {
-            if !desk.hints.keep(desk.turn, running.partition, away, delta, limit)? {
-                return Ok(false);
-            }
-        }
         Ok(true)
     }
 
@@ -278,12 +277,10 @@ impl Coordinator {
                 if owner {
                     desk.replica.take(desk.turn, desk.now, &delta, false)?;
                 } else {
-                    let limit = desk.options.hint_bytes_max;
-                    for away in desk.view.owners(running.partition) {
-                        if !desk.hints.keep(desk.turn, running.partition, away, &delta, limit)? {
-                            let error = RequestError::Overloaded("no room for another hint".into());
-                            return self.finish(desk, running, Err(error));
-                        }
+                    let away = desk.view.owners(running.partition);
+                    if !desk.hints.keep(desk.turn, running.partition, away, &delta, desk.options.hint_bytes_max)? {
+                        let error = RequestError::Overloaded("no room for another hint".into());
+                        return self.finish(desk, running, Err(error));
                     }
                 }
                 Payload::Delta(delta)

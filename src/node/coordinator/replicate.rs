@@ -234,7 +234,8 @@ impl Coordinator {
             restamped(&delta, mint)
         })?;
         if !self.keep_here(desk, &running, &again, owner)? {
-            let error = RequestError::Overloaded("no room for another hint".into());
+            // Round one has been sent.
+            let error = timeout(desk, &running, replicating.quorum.needed(), &replicating.acks, true);
             return self.finish(desk, running, Err(error));
         }
         // Round two carries what was stamped; what was not has been sent and need not be again, but its acks went with round one.
