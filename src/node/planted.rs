@@ -23,7 +23,6 @@ pub enum Planted {
     OperationsForgotten,
     RetriesCountedAgain,
     FloorsRemoveAll,
-    NotStampedAgain,
     BlindBelowNewest,
     StandInsCountAsOwners,
     AnswersCountTwice,
@@ -35,7 +34,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 26] = [
+    pub const ALL: [Planted; 25] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
@@ -53,7 +52,6 @@ impl Planted {
         Planted::OperationsForgotten,
         Planted::RetriesCountedAgain,
         Planted::FloorsRemoveAll,
-        Planted::NotStampedAgain,
         Planted::BlindBelowNewest,
         Planted::StandInsCountAsOwners,
         Planted::AnswersCountTwice,
@@ -84,7 +82,6 @@ impl Planted {
             Planted::OperationsForgotten => "operations_forgotten",
             Planted::RetriesCountedAgain => "retries_counted_again",
             Planted::FloorsRemoveAll => "floors_remove_all",
-            Planted::NotStampedAgain => "not_stamped_again",
             Planted::BlindBelowNewest => "blind_below_newest",
             Planted::StandInsCountAsOwners => "stand_ins_count_as_owners",
             Planted::AnswersCountTwice => "answers_count_twice",
@@ -117,7 +114,6 @@ impl Planted {
             Planted::OperationsForgotten => "an operation id is remembered",
             Planted::RetriesCountedAgain => "an increment that may have been sent before stands under its operation id",
             Planted::FloorsRemoveAll => "the removal of a count takes what it saw of it",
-            Planted::NotStampedAgain => "a write that meets a newer stamp is stamped again above it",
             Planted::BlindBelowNewest => "only what is stamped above everything is written without reading",
             Planted::StandInsCountAsOwners => "a stand-in's acknowledgement is no owner's",
             Planted::AnswersCountTwice => "one node acknowledges once",

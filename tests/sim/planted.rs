@@ -8,7 +8,7 @@ use tidewater::node::planted::Planted;
 use tidewater::sim::{self, SimOptions};
 
 /// Seeds that are tried for each.
-const SEEDS_MAX: u64 = 1_000;
+const SEEDS_MAX: u64 = 3_000;
 
 #[test]
 fn every_planted_bug_is_seen() {

@@ -183,9 +183,7 @@ impl Coordinator {
             return Ok(());
         };
         match result {
-            Ok(Kept { newer: Some(stamp), .. })
-                if replicating.stamps < STAMPS_MAX && desk.options.planted != Planted::NotStampedAgain =>
-            {
+            Ok(Kept { newer: Some(stamp), .. }) if replicating.stamps < STAMPS_MAX => {
                 return self.stamp_again(desk, running, replicating, stamp.hlc);
             }
             Ok(kept) => {
