@@ -260,6 +260,36 @@ impl Row {
         }
     }
 
+    /// What of this row is not gone at a replica that holds `other` in its place: whatever that replica holds too, or has not seen.
+    /// What it has seen and does not hold was superseded there, removed, or dropped when nothing could need it any more.
+    pub fn not_gone(self, other: Option<&Row>, seen: impl Fn(Dot) -> bool) -> Option<Row> {
+        match self {
+            Row::Counter { tally, floor } => {
+                let (held_tally, held_floor) = match other {
+                    Some(Row::Counter { tally, floor }) => (tally.map(|held| held.dot), floor.map(|held| held.dot)),
+                    _ => (None, None),
+                };
+                let tally = tally.filter(|tally| held_tally == Some(tally.dot) || !seen(tally.dot));
+                let floor = floor.filter(|floor| held_floor == Some(floor.dot) || !seen(floor.dot));
+                (tally.is_some() || floor.is_some()).then_some(Row::Counter { tally, floor })
+            }
+            Row::Retried(retried) => {
+                let gone = other.is_none() && retried.dots.iter().all(|dot| seen(*dot));
+                (!gone).then_some(Row::Retried(retried))
+            }
+            Row::Deadline(deadline) => {
+                let held = matches!(other, Some(Row::Deadline(held)) if held.dot == deadline.dot);
+                (held || !seen(deadline.dot)).then_some(Row::Deadline(deadline))
+            }
+            named => {
+                let held = other.map(Row::removable).unwrap_or_default();
+                let gone: Vec<Dot> =
+                    named.removable().into_iter().filter(|dot| !held.contains(dot) && seen(*dot)).collect();
+                if gone.is_empty() { Some(named) } else { named.without(&gone) }
+            }
+        }
+    }
+
     /// The dots by which the entries of this row can be removed.
     pub fn removable(&self) -> Vec<Dot> {
         match self {
@@ -342,16 +372,9 @@ pub enum Holds {
 ///
 /// `mine_seen` and `theirs_seen` must cover the dots of the respective rows or at least never claim what was not incorporated.
 pub fn merge(mine: Option<Row>, mine_seen: &Context, theirs: Option<Row>, theirs_seen: &Context) -> Option<Row> {
-    let gone = |of: &Option<Row>, other: &Option<Row>, other_seen: &Context| -> Vec<Dot> {
-        let held = other.as_ref().map(Row::removable).unwrap_or_default();
-        let dots = of.as_ref().map(Row::removable).unwrap_or_default();
-        dots.into_iter().filter(|dot| !held.contains(dot) && other_seen.contains(*dot)).collect()
-    };
-    let gone_mine = gone(&mine, &theirs, theirs_seen);
-    let gone_theirs = gone(&theirs, &mine, mine_seen);
-    let mine = mine.and_then(|row| row.without(&gone_mine));
-    let theirs = theirs.and_then(|row| row.without(&gone_theirs));
-    match (mine, theirs) {
+    let kept_mine = mine.clone().and_then(|row| row.not_gone(theirs.as_ref(), |dot| theirs_seen.contains(dot)));
+    let kept_theirs = theirs.and_then(|row| row.not_gone(mine.as_ref(), |dot| mine_seen.contains(dot)));
+    match (kept_mine, kept_theirs) {
         (Some(mine), Some(theirs)) => Some(mine.joined(theirs)),
         (mine, theirs) => mine.or(theirs),
     }

@@ -257,13 +257,8 @@ impl Replica {
         let at = row_key(prefix, path);
         let before = get_row(turn, &at)?;
         let mine = before.clone().and_then(|row| row.without(removes));
-        let held = mine.as_ref().map(Row::removable).unwrap_or_default();
         let state = self.state(turn, partition)?;
-        let theirs = row.and_then(|row| {
-            let gone: Vec<Dot> =
-                row.removable().into_iter().filter(|dot| !held.contains(dot) && state.knows(*dot)).collect();
-            if path.component == Component::Register { Some(row) } else { row.without(&gone) }
-        });
+        let theirs = row.and_then(|row| row.not_gone(mine.as_ref(), |dot| state.knows(dot)));
         let after = match (mine, theirs) {
             (Some(mine), Some(theirs)) => Some(mine.joined(theirs)),
             (mine, theirs) => mine.or(theirs),
