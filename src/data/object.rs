@@ -114,7 +114,7 @@ impl Object {
     }
 
     /// How often a retried increment is still to be added to what the tallies say: once, or less than never when several contain it.
-    fn times(&self, path: &Path, retried: &Retried) -> i64 {
+    pub fn times(&self, path: &Path, retried: &Retried) -> i64 {
         let mut wanted = i64::from(!retried.removed);
         let mut live = 0;
         for tally in &retried.tallies {

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use crate::data::context::Context;
 use crate::data::id::{Dot, NodeId, Partition};
 
@@ -37,8 +39,20 @@ pub struct Exchange {
 struct Pull {
     from: NodeId,
     deadline_us: u64,
-    /// A full sync's promise: what the peer had seen when it began, and what was dead there.
-    full: Option<(Context, Vec<Dot>)>,
+    full: Option<Promise>,
+}
+
+/// A full sync's promise, of its first page.
+#[derive(Clone, Default)]
+pub struct Promise {
+    /// What the peer had seen when it began.
+    pub seen: Context,
+    /// What was removed there before it came.
+    pub dead: Vec<Dot>,
+    /// An earlier sync had left rows behind.
+    pub left: bool,
+    /// Where the page that was asked for begins.
+    pub after: Option<Bytes>,
 }
 
 impl Exchange {
@@ -136,27 +150,36 @@ impl Exchange {
         }
     }
 
-    /// Remembers what the peer had seen, and what was dead there, at the first page of a full sync, and gives it back at the last.
-    pub fn full_sync_promise(
-        &mut self,
-        partition: Partition,
-        first: bool,
-        page: (Context, Vec<Dot>),
-    ) -> (Context, Vec<Dot>) {
-        match self.pulls.get_mut(&partition) {
-            Some(pull) => {
-                if first {
-                    pull.full = Some(page);
-                }
-                pull.full.clone().unwrap_or_default()
-            }
-            None => Default::default(),
+    /// Remembers what the first page of a full sync promises.
+    pub fn begin_full_sync(&mut self, partition: Partition, promise: Promise) {
+        if let Some(pull) = self.pulls.get_mut(&partition) {
+            pull.full = Some(promise);
+        }
+    }
+
+    /// Is this the page of a full sync that was asked for? One that comes twice, or late, belongs to no sync any more: were it the last
+    /// of an earlier one, this one would end before its time.
+    pub fn expects_page(&self, partition: Partition, after: Option<&Bytes>) -> bool {
+        match (self.promised(partition), after) {
+            (None, after) => after.is_none(),
+            (Some(promise), after) => promise.after.as_ref() == after,
+        }
+    }
+
+    /// The next page is asked for.
+    pub fn ask_page(&mut self, partition: Partition, after: Bytes) {
+        if let Some(promise) = self.pulls.get_mut(&partition).and_then(|pull| pull.full.as_mut()) {
+            promise.after = Some(after);
         }
     }
 
     /// What a full sync under way will have brought at its end.
-    pub fn promised(&self, partition: Partition) -> Option<&Context> {
-        self.pulls.get(&partition)?.full.as_ref().map(|(seen, _)| seen)
+    pub fn promised(&self, partition: Partition) -> Option<&Promise> {
+        self.pulls.get(&partition)?.full.as_ref()
+    }
+
+    pub fn is_pulling(&self, partition: Partition) -> bool {
+        self.pulls.contains_key(&partition)
     }
 
     pub fn end_pull(&mut self, partition: Partition) {

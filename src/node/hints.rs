@@ -125,6 +125,11 @@ impl Hints {
         self.kept.keys().copied()
     }
 
+    /// Is any kept in this partition?
+    pub fn has_any(&self, partition: Partition) -> bool {
+        self.kept.keys().any(|(_, held)| *held == partition)
+    }
+
     pub fn by_owner(&self) -> BTreeMap<NodeId, u64> {
         let mut owners = BTreeMap::new();
         for ((owner, _), count) in &self.kept {

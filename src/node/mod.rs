@@ -4,7 +4,8 @@
 //!            Input ──> shard (one match) ──┬── coordinator   the life of a request: route, gather, decide, replicate
 //!                                          ├── replica       rows, seen, log; applying, reading, minting
 //!                                          ├── hints         what is kept for owners that are away
-//!                                          └── exchange      who lacks what, and asking for it
+//!                                          ├── exchange      who lacks what, and asking for it
+//!                                          └── floor         what nobody needs any more
 //!            datagrams ──> membership ──> who is up
 //! ```
 //! A lane's turn: inputs are handled one by one over one overlay of the store; the overlay is committed once; only then is the outbox
@@ -15,6 +16,7 @@
 
 pub mod coordinator;
 pub mod exchange;
+pub mod floor;
 pub mod hints;
 pub mod membership;
 pub mod planted;

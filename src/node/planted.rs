@@ -31,10 +31,18 @@ pub enum Planted {
     FsyncClaimed,
     DeadlinesForgotten,
     TicketsUsedAgain,
+    SyncRowsNotSeen,
+    FloorNotAsked,
+    HintsHoldNothing,
+    OwnersNotAsked,
+    PromiseForgotten,
+    FloorOfTheFastest,
+    LifeReopenedEarly,
+    FloorsCountedOn,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 25] = [
+    pub const ALL: [Planted; 33] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
@@ -60,6 +68,14 @@ impl Planted {
         Planted::FsyncClaimed,
         Planted::DeadlinesForgotten,
         Planted::TicketsUsedAgain,
+        Planted::SyncRowsNotSeen,
+        Planted::FloorNotAsked,
+        Planted::HintsHoldNothing,
+        Planted::OwnersNotAsked,
+        Planted::PromiseForgotten,
+        Planted::FloorOfTheFastest,
+        Planted::LifeReopenedEarly,
+        Planted::FloorsCountedOn,
     ];
 
     pub fn name(self) -> &'static str {
@@ -90,6 +106,14 @@ impl Planted {
             Planted::FsyncClaimed => "fsync_claimed",
             Planted::DeadlinesForgotten => "deadlines_forgotten",
             Planted::TicketsUsedAgain => "tickets_used_again",
+            Planted::SyncRowsNotSeen => "sync_rows_not_seen",
+            Planted::FloorNotAsked => "floor_not_asked",
+            Planted::HintsHoldNothing => "hints_hold_nothing",
+            Planted::OwnersNotAsked => "owners_not_asked",
+            Planted::PromiseForgotten => "promise_forgotten",
+            Planted::FloorOfTheFastest => "floor_of_the_fastest",
+            Planted::LifeReopenedEarly => "life_reopened_early",
+            Planted::FloorsCountedOn => "floors_counted_on",
         }
     }
 
@@ -122,6 +146,14 @@ impl Planted {
             Planted::FsyncClaimed => "fsynced is said of what was",
             Planted::DeadlinesForgotten => "a request is answered by its deadline",
             Planted::TicketsUsedAgain => "an answer to an earlier process is not one to this",
+            Planted::SyncRowsNotSeen => "the rows of a full sync that did not end are seen all the same",
+            Planted::FloorNotAsked => "a delete row stands until the floor has passed it",
+            Planted::HintsHoldNothing => "a member that keeps hints promises no floor",
+            Planted::OwnersNotAsked => "a row is dropped when every owner has seen it",
+            Planted::PromiseForgotten => "nothing is minted below a promised floor",
+            Planted::FloorOfTheFastest => "the floor is the least that any member promised",
+            Planted::LifeReopenedEarly => "life 0 begins again when all have seen that it is empty",
+            Planted::FloorsCountedOn => "what was removed whole from a counter is not counted on",
         }
     }
 }

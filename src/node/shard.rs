@@ -16,12 +16,14 @@ use crate::data::path::{Path, parse_row_key};
 use crate::data::row::Row;
 use crate::ring::view::View;
 use crate::storage::{Space, Storage, StoreError};
-use crate::wire::message::{Body, Kept, PeerMessage, Reading, Refusal, Rows, Ticket};
+use crate::wire::message::{Answer, Body, Kept, PeerMessage, Question, Reading, Refusal, Rows, Ticket};
 
 use super::coordinator::{Coordinator, Desk, Origin, digest, plan};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Promise};
+use super::floor::{Cut, Floors, Held};
 use super::hints::Hints;
 use super::planted::Planted;
+use super::replica::collect::Position;
 use super::replica::sync::RowPage;
 use super::replica::{Replica, Turn, decode, upper_bound};
 use super::turn::{DoorTicket, Input, Outbox, ShardOptions, Stats, Traffic};
@@ -32,6 +34,11 @@ const SCAN_ROWS_MAX: usize = 20_000;
 const RECENT_US: u64 = 60_000_000;
 /// A page of hints that is not acknowledged for this long is sent again.
 const HINT_RETRY_US: u64 = 3_000_000;
+
+/// Partitions that begin to be asked for a floor in one round.
+const ASKS_MAX: usize = 64;
+/// Between two steps of the collector: whoever waits comes first.
+const COLLECT_PAUSE_US: u64 = 5_000;
 
 /// A scan that was sent to an owner.
 struct Scanning {
@@ -59,6 +66,12 @@ pub struct ShardStatus {
     pub behind: u64,
     pub under_way: u64,
     pub pulls: u64,
+    /// Rows that wait for the floor: delete rows, ended lives, floors of counters.
+    pub garbage: u64,
+    /// Partitions in which something waits for the floor: rows, or operation ids to be forgotten.
+    pub due: u64,
+    /// Who has held the floor for longest, since when, and where.
+    pub held: Option<Held>,
     pub stats: Stats,
 }
 
@@ -69,6 +82,12 @@ pub struct Shard {
     coordinator: Coordinator,
     hints: Hints,
     exchange: Exchange,
+    floors: Floors,
+    /// A partition in which what the cut allows is being dropped.
+    collecting: Option<(Partition, Cut, Position)>,
+    collect_at_us: u64,
+    /// How far the rows of a full sync that did not come to its end have been entered as seen.
+    entering: BTreeMap<Partition, bytes::Bytes>,
     scans: BTreeMap<Ticket, Scanning>,
     deliveries: BTreeMap<Ticket, Delivery>,
     /// What all owners had seen at an earlier moment: up to there the log goes when it is old enough.
@@ -92,6 +111,7 @@ impl Shard {
         let mut replica = Replica::new(incarnation, partitions);
         replica.now_us = now.mono_us;
         replica.planted = options.planted;
+        replica.op_id_window_ms = options.op_id_window_ms;
         let mine = |partition: &Partition| partition.0 % options.lanes == options.lane;
         for partition in view.partitions_owned(options.me).filter(mine) {
             replica.state(turn, partition)?;
@@ -105,11 +125,17 @@ impl Shard {
         let begin = if options.planted == Planted::TicketsUsedAgain { 0 } else { u64::MAX };
         let begin = begin & mix64(incarnation.0 ^ now.wall_ms.rotate_left(20) ^ now.mono_us) & ((1 << 40) - 1);
         let tickets = Ticket::from(options.lane) << 48 | begin;
+        let mut floors = Floors::new(options.settle_us, options.collect_rest_us);
+        floors.planted = options.planted;
         Ok(Self {
             coordinator: Coordinator::new(tickets),
             replica,
             hints,
             exchange,
+            floors,
+            collecting: None,
+            collect_at_us: u64::MAX,
+            entering: BTreeMap::new(),
             scans: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             cuts: BTreeMap::new(),
@@ -151,6 +177,9 @@ impl Shard {
             self.round(now, turn, out)?;
             self.round_at_us = now.mono_us + self.options.exchange_interval_us;
         }
+        if now.mono_us >= self.collect_at_us {
+            self.collect(now, turn)?;
+        }
         self.fail_scans(out, |scanning| scanning.deadline_us <= now.mono_us);
         Ok(())
     }
@@ -158,7 +187,8 @@ impl Shard {
     /// When `handle_timeout` wants to be called next, in monotonic microseconds.
     pub fn poll_timeout(&self) -> u64 {
         let scans = self.scans.values().map(|scan| scan.deadline_us).min();
-        [self.coordinator.poll_timeout(), scans].into_iter().flatten().fold(self.round_at_us, u64::min)
+        let others = [self.coordinator.poll_timeout(), scans, Some(self.collect_at_us)];
+        others.into_iter().flatten().fold(self.round_at_us, u64::min)
     }
 
     /// Must be called once after the last input of a turn, before the commit.
@@ -192,6 +222,7 @@ impl Shard {
             log_entries: self.replica.log_entries,
             under_way: self.coordinator.under_way() as u64,
             pulls: self.exchange.pulls() as u64,
+            held: self.floors.oldest(self.replica.now_us),
             stats: self.stats.clone(),
             ..ShardStatus::default()
         };
@@ -200,6 +231,8 @@ impl Shard {
             if !self.view.is_owner(partition, self.options.me) {
                 continue;
             }
+            status.garbage += state.garbage;
+            status.due += u64::from(self.replica.has_due(partition, self.replica.clock.last().wall_ms()));
             let mut behind = 0;
             for peer in self.view.owners(partition).filter(|peer| *peer != self.options.me) {
                 let theirs = self.exchange.seen_by(peer, partition).unwrap_or(&nothing);
@@ -368,6 +401,14 @@ impl Shard {
             Body::SyncPage { seen, dead, after, rows, next } => {
                 self.take_sync_page(now, from, partition, seen, dead, after, rows, next, turn, out)?;
             }
+            Body::Ask { number, question } => {
+                let answer = self.answer(now, partition, question, turn, out)?;
+                background(out, from, partition, Body::Answered { number, answer });
+            }
+            Body::Answered { number, answer } => {
+                self.floors.take(now.mono_us, from, partition, number, answer);
+                self.ask(now, turn, out)?;
+            }
             Body::Scan { ticket, scan } => {
                 let page = self.scan_here(now, &scan, turn)?;
                 reply(out, from, partition, Body::ScanReply { ticket, page: Ok(page) });
@@ -425,7 +466,7 @@ impl Shard {
             return Ok(false);
         }
         let seen = &self.replica.state(turn, partition)?.seen;
-        Ok(dots.any(|dot| promised.contains(dot) && !seen.contains(dot)))
+        Ok(dots.any(|dot| promised.seen.contains(dot) && !seen.contains(dot)))
     }
 
     fn handle_view(&mut self, now: Now, view: Arc<View>, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
@@ -501,10 +542,143 @@ impl Shard {
         let replica = &self.replica;
         self.exchange.end_round(|partition| Some(replica.loaded(partition)?.seen.clone()));
         self.pull_next(now, turn, out)?;
+        self.seek_floors(now, turn, out)?;
+        self.enter_rows(now, turn)?;
         self.deliveries.retain(|_, delivery| delivery.deadline_us > now.mono_us);
         let owed: Vec<(NodeId, Partition)> = self.hints.owed().filter(|(owner, _)| view.is_up(*owner)).collect();
         for (owner, partition) in owed {
             self.deliver_hints(now, owner, partition, turn, out)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to ask for a floor where something waits for one, and goes on where it has begun.
+    fn seek_floors(&mut self, now: Now, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        let view = self.view.clone();
+        let wall_ms = self.replica.clock.last().wall_ms().max(now.wall_ms);
+        let begin: Vec<Partition> = self
+            .replica
+            .partitions_loaded()
+            .map(|(partition, _)| partition)
+            .filter(|partition| view.is_owner(*partition, self.options.me))
+            .filter(|partition| self.replica.has_due(*partition, wall_ms))
+            .filter(|partition| self.floors.may_begin(*partition, now.mono_us))
+            .filter(|partition| self.collecting.as_ref().is_none_or(|(at, ..)| at != partition))
+            .take(ASKS_MAX)
+            .collect();
+        for partition in begin {
+            let began = self.replica.clock.tick(now, crate::data::clock::Hlc(0));
+            if self.options.planted == Planted::FloorNotAsked {
+                let target = self.replica.state(turn, partition)?.seen.clone();
+                self.collecting = Some((partition, Cut { floor: began, began, target }, Position::default()));
+                self.collect_at_us = now.mono_us;
+                break;
+            }
+            let number = self.next;
+            self.next += 1;
+            let members = view.layout.members.iter().map(|member| member.id);
+            self.floors.begin(partition, number, began, now.mono_us, members);
+        }
+        self.ask(now, turn, out)
+    }
+
+    /// Where a full sync did not come to its end: its rows are entered as seen, a page a round.
+    fn enter_rows(&mut self, now: Now, turn: &mut Turn) -> Result<(), StoreError> {
+        let exchange = &self.exchange;
+        self.entering.retain(|partition, _| !exchange.is_pulling(*partition));
+        let unsure = |(partition, state): &(Partition, &super::replica::PartitionState)| {
+            state.unsure && !exchange.is_pulling(*partition) && self.options.planted != Planted::SyncRowsNotSeen
+        };
+        let left: Vec<Partition> = self.replica.partitions_loaded().filter(unsure).map(|(at, _)| at).collect();
+        for partition in left {
+            let after = self.entering.remove(&partition);
+            let next = self.replica.enter_rows(turn, now, partition, after.as_ref(), self.options.page_bytes)?;
+            self.stats.add("sync_rows_entered_total", 1);
+            self.entering.extend(next.map(|next| (partition, next)));
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, now: Now, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        let view = self.view.clone();
+        let members: Vec<NodeId> = view.layout.members.iter().map(|member| member.id).collect();
+        loop {
+            let me = self.options.me;
+            let owners = |partition| view.owners(partition).collect();
+            let questions = self.floors.poll(now.mono_us, &members, owners, |node| node == me || view.is_up(node));
+            let mut own = Vec::new();
+            for (partition, node, number, question) in questions {
+                if node == me {
+                    own.push((partition, number, self.answer(now, partition, question, turn, out)?));
+                } else {
+                    background(out, node, partition, Body::Ask { number, question });
+                }
+            }
+            if own.is_empty() {
+                break;
+            }
+            for (partition, number, answer) in own {
+                self.floors.take(now.mono_us, me, partition, number, answer);
+            }
+        }
+        self.begin_collecting(now);
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        now: Now,
+        partition: Partition,
+        question: Question,
+        turn: &mut Turn,
+        out: &mut Outbox,
+    ) -> Result<Answer, StoreError> {
+        let keeps = self.hints.has_any(partition) && self.options.planted != Planted::HintsHoldNothing;
+        Ok(match question {
+            Question::Floor if keeps => Answer::Floor(None),
+            Question::Floor => {
+                // A promise that a power cut takes back is none.
+                out.sync = true;
+                Answer::Floor(Some(self.replica.promise(turn, now, partition)?))
+            }
+            Question::Hints => Answer::Hints(keeps),
+            Question::Seen => Answer::Seen(self.replica.state(turn, partition)?.seen.clone()),
+        })
+    }
+
+    fn begin_collecting(&mut self, now: Now) {
+        if self.collecting.is_some() {
+            return;
+        }
+        let replica = &self.replica;
+        let next = self.floors.next_cut(now.mono_us, |partition| Some(&replica.loaded(partition)?.seen));
+        if let Some((partition, cut)) = next {
+            self.stats.add("floors_total", 1);
+            self.collecting = Some((partition, cut, Position::default()));
+            self.collect_at_us = now.mono_us;
+        }
+    }
+
+    /// One step of dropping what nobody needs any more.
+    fn collect(&mut self, now: Now, turn: &mut Turn) -> Result<(), StoreError> {
+        self.collect_at_us = u64::MAX;
+        let Some((partition, cut, mut position)) = self.collecting.take() else { return Ok(()) };
+        if !self.view.is_owner(partition, self.options.me) {
+            return Ok(());
+        }
+        let names = self.view.owners(partition).next() == Some(self.options.me);
+        let collected = self.replica.collect(turn, now, partition, &cut, &mut position, names)?;
+        self.stats.add("delete_rows_dropped_total", collected.delete_rows);
+        self.stats.add("expired_rows_dropped_total", collected.expired_rows);
+        self.stats.add("counter_rows_dropped_total", collected.counter_rows);
+        self.stats.add("deadlines_dropped_total", collected.deadlines);
+        self.stats.add("lives_reopened_total", collected.reopened);
+        self.stats.add("op_ids_forgotten_total", collected.op_ids);
+        if collected.done {
+            self.begin_collecting(now);
+        } else {
+            self.collecting = Some((partition, cut, position));
+            self.collect_at_us = now.mono_us + COLLECT_PAUSE_US;
         }
         Ok(())
     }
@@ -542,6 +716,9 @@ impl Shard {
         if !self.exchange.answers_pull(partition, from, now.mono_us) {
             return Ok(());
         }
+        if !self.exchange.expects_page(partition, after.as_ref()) {
+            return Ok(());
+        }
         let first = after.is_none() || self.options.planted == Planted::SyncTrustedLate;
         let context: Context = {
             let mut context = seen.clone();
@@ -550,17 +727,25 @@ impl Shard {
             });
             context
         };
-        let (promised, dead) = self.exchange.full_sync_promise(partition, first, (seen, dead));
+        if first {
+            let left = self.replica.begin_sync(turn, partition)?;
+            let left = left || self.exchange.promised(partition).is_some_and(|before| before.left);
+            self.exchange.begin_full_sync(partition, Promise { seen, dead, left, after: after.clone() });
+        }
+        let Promise { seen: promised, dead, left, .. } = self.exchange.promised(partition).cloned().unwrap_or_default();
         self.stats.add("sync_rows_total", rows.len() as u64);
         self.replica.take_row_page(turn, now, partition, &context, after.as_ref(), rows, next.as_ref())?;
         let dead = if self.options.planted == Planted::DeadNotSent { Vec::new() } else { dead };
         if self.options.planted == Planted::SyncTrustedEarly {
-            self.replica.finish_sync(turn, partition, &promised, &dead)?;
+            self.replica.finish_sync(turn, partition, &promised, &dead, left)?;
         }
         match next {
-            Some(next) => background(out, from, partition, Body::SyncPull { after: Some(next) }),
+            Some(next) => {
+                self.exchange.ask_page(partition, next.clone());
+                background(out, from, partition, Body::SyncPull { after: Some(next) });
+            }
             None => {
-                self.replica.finish_sync(turn, partition, &promised, &dead)?;
+                self.replica.finish_sync(turn, partition, &promised, &dead, left)?;
                 self.exchange.end_pull(partition);
                 self.pull_next(now, turn, out)?;
             }

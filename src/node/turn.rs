@@ -84,6 +84,10 @@ pub struct ShardOptions {
     /// The log, which has the operation ids, is kept for at least this long after every owner has it, in microseconds: a door's retry
     /// may be under way.
     pub log_keep_us: u64,
+    /// What was sent or begun this long ago has arrived or ended, in microseconds. No request lives longer. Delete rows wait for it.
+    pub settle_us: u64,
+    /// How long a partition rests between two rounds of dropping what nobody needs any more, in microseconds.
+    pub collect_rest_us: u64,
     /// Bytes of one page of log rows, rows or hints.
     pub page_bytes: usize,
     /// A rule to break, for the simulator.
@@ -108,6 +112,8 @@ impl ShardOptions {
             stand_in_after_us: 250_000,
             default_consistency: Consistency::default(),
             log_keep_us: 10_000_000,
+            settle_us: 10_000_000,
+            collect_rest_us: 20_000_000,
             page_bytes: 256 << 10,
             planted: Planted::None,
         }

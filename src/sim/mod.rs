@@ -40,11 +40,11 @@ use world::World;
 /// How a run is made. The defaults are what the tests run.
 #[derive(Clone, Debug)]
 pub struct SimOptions {
-    /// How long phase one lasts, in microseconds of simulated time.
+    /// How long phase one lasts, in microseconds of simulated time. A plan may take three times as long.
     pub hurt_us: u64,
     /// Within this much simulated time after healing all owners must hold the same.
     pub level_within_us: u64,
-    /// Within this much nothing may be left in hints and logs.
+    /// Within this much nothing may be left in hints and logs, and nothing wait to be dropped.
     pub idle_within_us: u64,
     /// Keep a readable line for each event: the last ones, or all.
     pub lines: Lines,
@@ -64,7 +64,7 @@ impl Default for SimOptions {
         Self {
             hurt_us: 8_000_000,
             level_within_us: 30_000_000,
-            idle_within_us: 60_000_000,
+            idle_within_us: 240_000_000,
             lines: Lines::None,
             planted: Planted::None,
         }

@@ -116,6 +116,10 @@ pub struct Plan {
     /// How long a node keeps its log after every owner has it. Short, so that full syncs are met.
     pub log_keep_us: u64,
     pub page_bytes: usize,
+    /// How long an operation id is remembered. Short, so that forgetting is met.
+    pub op_id_window_ms: u64,
+    /// Longer than any message is under way.
+    pub settle_us: u64,
     /// One turn in a million of these ends in a crash between the commit and the sending.
     pub crash_at_turn_ppm: u32,
     pub faults: Vec<Fault>,
@@ -124,6 +128,8 @@ pub struct Plan {
 impl Plan {
     pub fn draw(random: &Random, hurt_us: u64) -> Self {
         let mut draw = random.fork("plan");
+        // Long enough, at times, that rows are dropped while others are written.
+        let hurt_us = hurt_us * *random.fork("length").pick(&[1, 1, 1, 3]);
         let nodes = draw.between(3, 9).min(draw.between(3, 9)) as usize;
         let replicas = if draw.chance(850_000) { 3 } else { draw.between(2, 5).min(nodes as u64) as u8 };
         let everything = draw.chance(500_000);
@@ -159,11 +165,17 @@ impl Plan {
             at_us += draw.between(20_000, gap_us);
         }
         let mut pages = random.fork("pages");
+        let mut windows = random.fork("windows");
         Self {
             nodes,
             replicas,
             log_keep_us: *pages.pick(&[100_000, 1_000_000, 10_000_000]),
             page_bytes: *pages.pick(&[1, 100, 1_000, 256 << 10]),
+            settle_us: 1_000_000
+                + weather.delay_max_us
+                + weather.tail_us
+                + if weather.double_ppm > 0 { 2_000_000 } else { 0 },
+            op_id_window_ms: *windows.pick(&[5_000, 20_000, 600_000]),
             partitions: *draw.pick(&[1, 2, 4, 8]),
             clients: draw.between(2, 6) as usize,
             keys: *draw.pick(&[1, 2, 2, 5]),

@@ -30,6 +30,7 @@ use crate::wire::message::{Body, PeerMessage, Refusal};
 
 const WALL_START_MS: u64 = 1_700_000_000_000;
 const TRIES_MAX: u32 = 4;
+const COLLECT_REST_US: u64 = 1_000_000;
 /// Inputs that one turn takes at most.
 const INPUTS_MAX: usize = 32;
 /// An answer may be this much later than its deadline: the time a turn takes to come.
@@ -304,6 +305,11 @@ impl World {
         (WALL_START_MS + self.now_us / 1_000).saturating_add_signed(self.nodes[node].skew_ms)
     }
 
+    /// The true time.
+    pub fn true_ms(&self) -> u64 {
+        WALL_START_MS + self.now_us / 1_000
+    }
+
     pub fn number_of(&self, id: NodeId) -> Option<usize> {
         self.nodes.iter().position(|node| node.id == id)
     }
@@ -427,6 +433,9 @@ impl World {
         options.hint_bytes_max = self.plan.hint_bytes_max;
         options.log_keep_us = self.plan.log_keep_us;
         options.page_bytes = self.plan.page_bytes;
+        options.op_id_window_ms = self.plan.op_id_window_ms;
+        options.settle_us = self.plan.settle_us;
+        options.collect_rest_us = COLLECT_REST_US;
         options.planted = self.planted;
         let node = &mut self.nodes[at];
         node.up = reality;

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::data::clock::Stamp;
+use crate::data::clock::{Hlc, Stamp};
 use crate::data::context::Context;
 use crate::data::id::{Dot, NodeId, OpId, Partition};
 use crate::data::mutation::Delta;
@@ -99,6 +99,15 @@ pub enum Body {
         rows: Vec<(Bytes, Row)>,
         next: Option<Bytes>,
     },
+    /// May what nobody needs any more be dropped (`node::floor`)?
+    Ask {
+        number: Ticket,
+        question: Question,
+    },
+    Answered {
+        number: Ticket,
+        answer: Answer,
+    },
     Scan {
         ticket: Ticket,
         scan: ScanRequest,
@@ -107,6 +116,25 @@ pub enum Body {
         ticket: Ticket,
         page: Result<ScanPage, RequestError>,
     },
+}
+
+/// What a member is asked before an owner drops anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Question {
+    /// Promise to mint nothing more here below a time of yours.
+    Floor,
+    /// Do you keep hints here?
+    Hints,
+    /// What have you seen?
+    Seen,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// `None`: it keeps hints, and can promise nothing for them.
+    Floor(Option<Hlc>),
+    Hints(bool),
+    Seen(Context),
 }
 
 /// How a delta was taken.
@@ -248,5 +276,5 @@ pub struct LogRow {
     pub tally: bool,
     pub op_id: Option<OpId>,
     pub remember: bool,
-    pub made: crate::data::clock::Hlc,
+    pub made: Hlc,
 }

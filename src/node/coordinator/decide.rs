@@ -16,7 +16,8 @@ use super::super::turn::Traffic;
 use super::merge::Held;
 use super::plan::Facts;
 use super::{
-    Coordinator, Desk, Gathering, Payload, Running, STAMPS_MAX, Standing, largest_payload, merge, own_visible, plan,
+    Coordinator, Desk, Gathering, Payload, Running, STAMPS_MAX, Standing, check_op_id, largest_payload, merge,
+    own_visible, plan,
 };
 
 impl Coordinator {
@@ -163,7 +164,13 @@ impl Coordinator {
         surplus: Vec<Effect>,
     ) -> Result<(), StoreError> {
         let request = &running.request;
-        let wall_ms = desk.now.wall_ms;
+        // Once a floor has been promised, what ended below it has ended, whatever this machine's clock says since.
+        let promised_ms = desk.replica.state(desk.turn, running.partition)?.promised.wall_ms();
+        let forgets = desk.options.planted == Planted::PromiseForgotten;
+        let wall_ms = if forgets { desk.now.wall_ms } else { desk.now.wall_ms.max(promised_ms) };
+        if let Err(error) = check_op_id(desk.options, request, wall_ms) {
+            return self.finish(desk, running, Err(error));
+        }
         let others = self.others(desk, request, &object, owner)?;
         let mine = own_visible(&request.op, &object, wall_ms);
         if let Err(error) = plan::check_kind(&request.op, mine, &others, wall_ms) {
@@ -180,6 +187,7 @@ impl Coordinator {
             siblings_max: desk.options.siblings_max,
             op_id: request.op_id,
             fresh: request.fresh || desk.options.planted == Planted::RetriesCountedAgain,
+            planted: desk.options.planted,
         };
         let mut planned = Ok(Reply::Bool(false));
         let make = |mint: &mut Mint| match plan::plan(&request.op, &facts, mint) {

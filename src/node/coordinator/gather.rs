@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::data::id::NodeId;
+use crate::data::id::{NodeId, OpId};
+use crate::data::op::Request;
 use crate::node::planted::Planted;
 use crate::storage::StoreError;
 use crate::wire::message::{Body, Reading, Refusal, Rows, Ticket};
@@ -134,7 +135,7 @@ impl Coordinator {
                 key: running.request.key.clone(),
                 scope: gathering.scope.clone(),
                 digest,
-                op_id: running.request.op_id.filter(|_| !running.request.fresh),
+                op_id: asked_about(&running.request),
             };
             self.send(desk, node, running.partition, body);
         }
@@ -239,4 +240,10 @@ impl Coordinator {
         }
         self.ask(desk, running, gathering)
     }
+}
+
+/// The operation id to ask about along with the rows. Were it never sent before: a read may be answered late, when whoever forwarded the
+/// request has had it done by somebody else, and what a removal would see then is more than it may take.
+pub(super) fn asked_about(request: &Request) -> Option<OpId> {
+    request.op_id.filter(|_| !request.op.is_read())
 }

@@ -235,7 +235,8 @@ impl Coordinator {
             partition,
             forwarded: matches!(origin, Origin::Peer { .. }),
             started_us,
-            deadline_us: started_us.saturating_add(request.timeout_us),
+            // What is under way when a floor is asked for must have ended when it has settled.
+            deadline_us: started_us.saturating_add(request.timeout_us.min(desk.options.settle_us)),
             wake_us: 0,
             receipt: Receipt {
                 coordinator: Some(desk.options.me),
@@ -281,11 +282,7 @@ impl Coordinator {
             return Err(RequestError::ValueTooLarge { size, limit: options.value_size_max });
         }
         request.consistency.check(desk.view.layout.replicas).map_err(RequestError::BadConsistency)?;
-        if let Some(op_id) = request.op_id.filter(|_| request.remember)
-            && op_id.wall_ms().saturating_add(options.op_id_window_ms) < desk.now.wall_ms
-        {
-            return Err(RequestError::OpIdExpired { window_ms: options.op_id_window_ms });
-        }
+        check_op_id(options, request, desk.now.wall_ms)?;
         if self.running.len() >= options.requests_max {
             return Err(RequestError::Overloaded(format!("{} requests are under way", self.running.len())));
         }
@@ -445,7 +442,7 @@ impl Coordinator {
                 key: running.request.key.clone(),
                 scope: gathering.scope.clone(),
                 digest,
-                op_id: running.request.op_id.filter(|_| !running.request.fresh),
+                op_id: gather::asked_about(&running.request),
             };
             self.send(desk, node, running.partition, body);
         }
@@ -608,6 +605,16 @@ fn push_answer(out: &mut Outbox, origin: Origin, partition: Partition, response:
 
 fn owners(view: &View, partition: Partition) -> Vec<(NodeId, u16)> {
     view.owners(partition).map(|node| (node, view.zone_of(node))).collect()
+}
+
+/// An operation id is remembered for a while, and refused afterwards: nobody could tell any more whether it was done.
+fn check_op_id(options: &ShardOptions, request: &Request, wall_ms: u64) -> Result<(), RequestError> {
+    match request.op_id.filter(|_| request.remember) {
+        Some(op_id) if op_id.wall_ms().saturating_add(options.op_id_window_ms) < wall_ms => {
+            Err(RequestError::OpIdExpired { window_ms: options.op_id_window_ms })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn places(acks: &BTreeMap<NodeId, Ack>) -> BTreeSet<NodeId> {

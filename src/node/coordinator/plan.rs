@@ -14,6 +14,7 @@ use crate::data::object::Object;
 use crate::data::op::{Condition, DeadlineCondition, Key, Kind, Op, Reply, RequestError, SetExpiry};
 use crate::data::path::{Component, Path};
 use crate::data::row::{Life, Put, Row, tally_is_live};
+use crate::node::planted::Planted;
 use crate::node::replica::Mint;
 use crate::wire::message::Scope;
 
@@ -34,6 +35,8 @@ pub struct Facts<'a> {
     pub op_id: Option<OpId>,
     /// The operation id was never sent before.
     pub fresh: bool,
+    /// See [`Planted`].
+    pub planted: Planted,
 }
 
 /// Which rows an operation must see.
@@ -429,8 +432,11 @@ fn increment(
         }
         _ => {
             let path = Path::tally(field, life, out.mint.incarnation);
+            // What a floor has taken away whole is not counted on: a replica may have dropped both.
             let held = match object.rows.get(&path) {
-                Some(Row::Counter { tally, .. }) => *tally,
+                Some(Row::Counter { tally, floor }) => {
+                    tally.filter(|_| tally_is_live(tally, floor) || facts.planted == Planted::FloorsCountedOn)
+                }
                 _ => None,
             };
             let dot = out.mint.dot();
@@ -570,8 +576,12 @@ fn lives(object: &Object, wall_ms: u64) -> Vec<Life> {
                 }
             }
             Row::Deadline(_) => {}
-            _ => collection = true,
+            Row::Births(births) => lives.extend(births.iter().map(|birth| birth.life)),
+            Row::Field(entries) => lives.extend(entries.iter().map(|entry| entry.life)),
+            Row::Sibling(sibling) => lives.push(sibling.life),
+            Row::Register(_) => {}
         }
+        collection |= matches!(row, Row::Births(_) | Row::Field(_) | Row::Sibling(_));
     }
     if collection {
         lives.push(Life(0));

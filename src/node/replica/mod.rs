@@ -6,6 +6,7 @@
 //! Meta  's' partition           -> checkpoint: seen, where the log starts, the newest stamp
 //!       'd' partition dot       -> a dot that was superseded by name before it came
 //!       'o' partition op id     -> the dot that an operation became, for those that are remembered for the whole window
+//!       'g' partition due row   -> a row that may be dropped one day (`collect`)
 //! ```
 //! Invariants:
 //! 1. A dot enters `seen` in the batch that carries its effects and its log entry. What `seen` is after a restart is the checkpoint
@@ -14,6 +15,7 @@
 //! 3. `newest` is at least the stamp of every row of the partition, so a write stamped above it needs no read before it.
 //! 4. A dot of this incarnation is minted as the successor of the greatest seen, and only here.
 
+pub mod collect;
 pub mod kinds;
 pub mod recent;
 pub mod sync;
@@ -46,7 +48,7 @@ pub type Turn<'a> = Overlay<'a, dyn Storage + 'a>;
 const STORED_BYTES_MAX: usize = 64 << 20;
 
 /// What a replica keeps of one partition in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PartitionState {
     pub seen: Context,
     /// Superseded by name before they came: not to be put any more, but their own effects are still to come.
@@ -59,12 +61,45 @@ pub struct PartitionState {
     pub retries: bool,
     /// Dots of this incarnation up to here were minted as a stand-in: they live in hints, not in rows.
     pub spent: u64,
+    /// A full sync has brought rows whose dots are not seen yet.
+    pub unsure: bool,
+    /// A time below which this node has promised to mint nothing more here.
+    pub promised: Hlc,
+    /// The newest stamp of a row that was dropped. Whatever is stamped below it and not seen comes from a clock that went back.
+    pub dropped: Hlc,
+    /// Rows that may go as soon as the floor has passed them: delete rows most of all.
+    pub garbage: u64,
+    /// No row falls due before this, in milliseconds since 1970, and no operation id is older than the other.
+    pub due_first_ms: u64,
+    pub op_first_ms: u64,
     /// Entries in the log.
     pub log_entries: u64,
     /// Grows with every change of `seen`.
     pub version: u64,
     /// `seen`, `newest` or `retries` changed in a way that the log does not tell.
     pub checkpoint_due: bool,
+}
+
+impl Default for PartitionState {
+    fn default() -> Self {
+        Self {
+            seen: Context::default(),
+            dead: BTreeSet::new(),
+            log_start: Context::default(),
+            newest: Hlc(0),
+            retries: false,
+            spent: 0,
+            unsure: false,
+            promised: Hlc(0),
+            dropped: Hlc(0),
+            garbage: 0,
+            due_first_ms: u64::MAX,
+            op_first_ms: u64::MAX,
+            log_entries: 0,
+            version: 0,
+            checkpoint_due: false,
+        }
+    }
 }
 
 impl PartitionState {
@@ -91,6 +126,9 @@ struct Checkpoint {
     /// Whose `spent` it is: another incarnation starts anew.
     spender: Incarnation,
     spent: u64,
+    promised: Hlc,
+    dropped: Hlc,
+    unsure: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,6 +183,8 @@ pub struct Replica {
     pub now_us: u64,
     /// See [`Planted`].
     pub planted: Planted,
+    /// How long an operation id is remembered, in milliseconds.
+    pub op_id_window_ms: u64,
 }
 
 impl Replica {
@@ -160,6 +200,7 @@ impl Replica {
             amnesia: false,
             now_us: 0,
             planted: Planted::None,
+            op_id_window_ms: 600_000,
         }
     }
 
@@ -191,6 +232,9 @@ impl Replica {
             state.log_start = checkpoint.log_start;
             state.newest = checkpoint.newest;
             state.retries = checkpoint.retries;
+            state.promised = checkpoint.promised;
+            state.dropped = checkpoint.dropped;
+            state.unsure = checkpoint.unsure;
             if checkpoint.spender == self.incarnation {
                 state.spent = checkpoint.spent;
             }
@@ -228,9 +272,10 @@ impl Replica {
             true
         })?;
         match damaged {
-            Some(error) => Err(error),
-            None => Ok(state),
+            Some(error) => return Err(error),
+            None => collect::load(turn, partition, &mut state)?,
         }
+        Ok(state)
     }
 
     /// Takes note of the time in a delta; false when it is too far ahead to be believed. A time ahead of the clock is no surprise in a
@@ -281,9 +326,11 @@ impl Replica {
     ) -> Result<Delta, StoreError> {
         let partition = self.partition_of(key);
         let incarnation = self.incarnation;
+        let forgets = self.planted == Planted::PromiseForgotten;
         let state = self.state(turn, partition)?;
         let next = state.seen.greatest(incarnation).max(state.spent) + 1;
-        let hlc = self.clock.tick(now, above);
+        let promised = if forgets { Hlc(0) } else { state.promised };
+        let hlc = self.clock.tick(now, above.max(promised));
         let mut mint = Mint { incarnation, stamp: Stamp { hlc, incarnation }, next };
         let mutations = plan(&mut mint);
         Ok(Delta { key: key.clone(), op_id, remember, made: hlc, mutations })
@@ -469,6 +516,8 @@ impl Replica {
         self.recent.insert(op_id, known, now.mono_us);
         if entry.remember {
             turn.put(Space::Meta, op_key(partition, op_id), codec::encode(&known));
+            let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded by every caller");
+            state.op_first_ms = state.op_first_ms.min(op_id.wall_ms());
         }
         Ok(())
     }
@@ -516,15 +565,20 @@ impl Replica {
         let wanted = Effect { path: effect.path.clone(), removes, put };
         let had = before.is_some();
         let applied = apply(&wanted, dot, before, dead);
+        let dropped = self.partitions[partition.0 as usize].as_ref().map_or(Hlc(0), |state| state.dropped);
+        // What is stamped below a delete row that has gone would lose to it where it still stands.
+        let stale = effect.put.as_ref().and_then(Put::stamp).filter(|stamp| stamp.hlc <= dropped);
+        let newer = applied.newer.or(stale.map(|_| Stamp { hlc: dropped, incarnation: Incarnation(0) }));
         match applied.row {
             Some(row) => {
+                self.watch(turn, partition, &at, &effect.path, &row)?;
                 turn.put(Space::Rows, at, codec::encode(&row));
                 self.kinds.saw(&delta.key, effect.path.component);
             }
             None if had => turn.delete(Space::Rows, at),
             None => {}
         }
-        Ok(applied.newer)
+        Ok(newer)
     }
 
     /// From now on tallies are compared with retried increments.
@@ -686,6 +740,9 @@ impl Replica {
                 retries: state.retries,
                 spender: self.incarnation,
                 spent: state.spent,
+                promised: state.promised,
+                dropped: state.dropped,
+                unsure: state.unsure,
             };
             turn.put(Space::Meta, checkpoint_key(partition), codec::encode(&checkpoint));
         }

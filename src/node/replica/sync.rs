@@ -291,6 +291,7 @@ impl Replica {
         match after {
             after if after == before => {}
             Some(row) => {
+                self.watch(turn, partition, &at, path, &row)?;
                 turn.put(Space::Rows, at, codec::encode(&row));
                 self.kinds.saw(key, path.component);
             }
@@ -396,9 +397,9 @@ impl Replica {
             .map(|(incarnation, upto)| (incarnation, state.log_start.upto(incarnation), upto))
             .filter(|(_, start, upto)| upto > start)
             .collect();
-        let mut dropped = 0;
+        // What came by a full sync has no entry.
+        let dropped = state.log_start.lacks(&stable);
         for (incarnation, start, upto) in ranges {
-            dropped += upto - start;
             if upto - start <= POINT_DELETES_MAX {
                 for counter in start + 1..=upto {
                     turn.delete(Space::Log, log_key(partition, Dot { incarnation, counter }));
@@ -525,13 +526,14 @@ impl Replica {
     }
 
     /// The end of a full sync: what the peer had seen when it began is seen here, and what was dead there is dead here. Without the
-    /// latter what one of the mutations seen had removed by name would be put when it comes.
+    /// latter what one of the mutations seen had removed by name would be put when it comes. `left`: see [`Replica::begin_sync`].
     pub fn finish_sync(
         &mut self,
         turn: &mut Turn,
         partition: Partition,
         seen: &Context,
         dead: &[Dot],
+        left: bool,
     ) -> Result<(), StoreError> {
         let me = self.incarnation;
         let state = self.state(turn, partition)?;
@@ -540,6 +542,7 @@ impl Replica {
             return Ok(());
         }
         state.seen.join(seen);
+        state.unsure = left;
         // What came as rows has no entry in this log, or one that is not whole: whoever lacks it is sent rows as well.
         state.log_start.join(seen);
         let known = state.seen.clone();
@@ -575,9 +578,43 @@ impl Replica {
             turn.delete(Space::Log, key);
         }
         let state = self.state(turn, partition)?;
-        state.log_entries -= gone;
-        self.log_entries -= gone;
+        state.log_entries = state.log_entries.saturating_sub(gone);
+        self.log_entries = self.log_entries.saturating_sub(gone);
         Ok(())
+    }
+
+    /// A full sync begins: its rows come before what was seen of them. Should it not come to its end, they are entered afterwards.
+    /// True: an earlier one left some behind.
+    pub fn begin_sync(&mut self, turn: &Turn, partition: Partition) -> Result<bool, StoreError> {
+        let state = self.state(turn, partition)?;
+        let left = std::mem::replace(&mut state.unsure, true);
+        self.checkpoint(partition);
+        Ok(left)
+    }
+
+    /// Enters as seen what a full sync brought that did not come to its end: some rows after `after`. Whoever takes a row has taken its
+    /// dots; a row that nobody has seen would never reach an owner that lacks it. Gives where to go on.
+    pub fn enter_rows(
+        &mut self,
+        turn: &mut Turn,
+        now: Now,
+        partition: Partition,
+        after: Option<&Bytes>,
+        bytes_max: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let RowPage { seen, rows, next, .. } = self.row_page(turn, partition, after, bytes_max)?;
+        for (at, row) in rows {
+            if row.dots().iter().all(|dot| seen.contains(*dot)) {
+                continue;
+            }
+            let Some((_, _, key, path)) = parse_row_key(&at) else { continue };
+            self.adopt(turn, now, partition, &key, &path, row)?;
+        }
+        if next.is_none() {
+            self.state(turn, partition)?.unsure = false;
+            self.checkpoint(partition);
+        }
+        Ok(next)
     }
 }
 
@@ -588,7 +625,7 @@ fn log_entry(turn: &Turn, partition: Partition, dot: Dot) -> Result<Option<LogEn
     }
 }
 
-/// May what the mutation put have been removed by name since? Registers, counters and deadlines are not: their rows stay.
+/// May what the mutation put have been removed by name since? Registers are only once every owner has seen them, counts and deadlines never.
 fn is_gone(one: &LogRow) -> bool {
     one.rows.iter().any(|(path, row)| {
         let by_name =
