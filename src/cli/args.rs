@@ -69,6 +69,8 @@ pub enum Verb {
 pub enum KeysVerb {
     /// Show where a key lives: slot, partition, owners and stand-ins
     Where(WhereArgs),
+    /// Show what every node knows of a key: rows, hints, and what a delete row waits for
+    Explain(ExplainArgs),
     /// Read a string
     Get(GetArgs),
     /// Write a string
@@ -113,6 +115,7 @@ impl KeysVerb {
     pub fn request(&self) -> &RequestArgs {
         match self {
             KeysVerb::Where(args) => &args.request,
+            KeysVerb::Explain(args) => &args.request,
             KeysVerb::Get(args) => &args.request,
             KeysVerb::Put(args) => &args.request,
             KeysVerb::Del(args) => &args.request,
@@ -332,6 +335,22 @@ Examples:
   tidewater where user:17
   tidewater where '{cart}:17' --output json      keys with one {tag} live together")]
 pub struct WhereArgs {
+    #[arg(value_name = "KEY", value_parser = bytes())]
+    pub key: Bytes,
+    #[command(flatten)]
+    pub request: RequestArgs,
+}
+
+/// `tidewater explain KEY`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tidewater explain user:17
+  tidewater explain user:17 --output json | jq '.nodes[].rows'
+
+A delete row is kept until no older write of the key can come any more; explain names the node that
+it waits for.")]
+pub struct ExplainArgs {
     #[arg(value_name = "KEY", value_parser = bytes())]
     pub key: Bytes,
     #[command(flatten)]

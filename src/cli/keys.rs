@@ -27,6 +27,7 @@ pub async fn run(verb: KeysVerb) -> Result<ExitCode, CliError> {
     let client = connect::for_request(verb.request()).await?;
     let done = match &verb {
         KeysVerb::Where(args) => whereabouts(&client, args).await,
+        KeysVerb::Explain(args) => super::explain::run(&client, args).await,
         KeysVerb::Get(args) => get(&client, args).await,
         KeysVerb::Put(args) => put(&client, args).await,
         KeysVerb::Del(args) => del(&client, args).await,

@@ -13,6 +13,7 @@ pub mod config;
 pub mod connect;
 pub mod demo;
 pub mod dev;
+pub mod explain;
 pub mod export;
 pub mod import;
 pub mod journal;

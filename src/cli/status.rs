@@ -15,12 +15,15 @@ use crate::client::{Client, ClientError};
 use crate::data::consistency::Consistency;
 use crate::net::entropy;
 use crate::ring::layout::Member;
-use crate::wire::status::NodeStatus;
+use crate::wire::status::{HeldStatus, NodeStatus};
 
 /// How often `--wait` looks.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How long one node is given when several looks are wanted.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// Whoever keeps delete rows from being dropped is named after this: it takes a while when all is well.
+const HELD_TOLD_MS: u64 = 60_000;
 
 /// What every member said of itself, or why it said nothing, in the layout's order.
 pub struct Census {
@@ -65,7 +68,20 @@ impl Census {
 
     /// The table.
     pub fn text(&self) -> String {
-        let heads = ["NODE", "ZONE", "UP", "PARTITIONS", "HINTS", "LOG", "LAG", "BEHIND", "STORE", "UPTIME", "VERSION"];
+        let heads = [
+            "NODE",
+            "ZONE",
+            "UP",
+            "PARTITIONS",
+            "HINTS",
+            "LOG",
+            "LAG",
+            "BEHIND",
+            "TO DROP",
+            "STORE",
+            "UPTIME",
+            "VERSION",
+        ];
         let mut rows = vec![heads.map(str::to_owned).to_vec()];
         let mut notes = String::new();
         for (member, status) in &self.nodes {
@@ -82,12 +98,16 @@ impl Census {
                         render::count(status.log_entries),
                         render::count(lag),
                         render::count(status.behind),
+                        render::count(status.garbage),
                         render::bytes(status.store_bytes),
                         render::duration(Duration::from_millis(status.uptime_ms)),
                         status.version.clone(),
                     ]);
                     for (peer, hints) in status.hints_for.iter().filter(|(_, hints)| **hints > 0) {
                         let _ = writeln!(notes, "{name} keeps {} for {peer}", render::counted(*hints, "hint"));
+                    }
+                    if let Some(held) = status.held.as_ref().filter(|held| held.for_ms > HELD_TOLD_MS) {
+                        let _ = writeln!(notes, "{name} {}", held_by(held));
                     }
                     if let Some(cause) = &status.fenced {
                         let _ = writeln!(notes, "{name} has fenced its store: {cause}");
@@ -116,6 +136,10 @@ impl Census {
                     "partitions_owned": status.partitions_owned, "partitions": status.partitions,
                     "hints": status.hints, "hint_bytes": status.hint_bytes, "hints_for": status.hints_for,
                     "log_entries": status.log_entries, "peer_lag": status.peer_lag, "behind": status.behind,
+                    "garbage": status.garbage,
+                    "held": status.held.as_ref().map(|held| json!({
+                        "partition": held.partition.0, "for_ms": held.for_ms, "by": held.by, "told": held.told,
+                    })),
                     "store_bytes": status.store_bytes, "counters": status.counters,
                 });
                 let peer = |peer: &crate::wire::status::PeerStatus| json!({ "name": peer.name, "zone": peer.zone, "up": peer.up, "connected": peer.connected });
@@ -131,6 +155,17 @@ impl Census {
             "nodes": self.nodes.iter().map(node).collect::<Vec<_>>(),
         })
     }
+}
+
+/// Who keeps delete rows from being dropped.
+pub fn held_by(held: &HeldStatus) -> String {
+    let why = if held.told { "which keep hints or lag behind" } else { "which have not answered" };
+    let since = render::duration(Duration::from_millis(held.for_ms));
+    format!(
+        "has waited {since} to drop delete rows in partition {}, for {}, {why}",
+        held.partition.0,
+        held.by.join(", ")
+    )
 }
 
 /// Why a node said nothing. It was asked once, so that how often and how long is no news.
@@ -227,6 +262,8 @@ mod tests {
             log_entries: 3,
             peer_lag: BTreeMap::new(),
             behind: 0,
+            garbage: 0,
+            held: None,
             store_bytes: 2048,
             fenced: None,
             peers: Vec::new(),

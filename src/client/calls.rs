@@ -539,6 +539,7 @@ pub(crate) fn unexpected(wanted: &'static str, got: &ServerMessage) -> ClientErr
         ServerMessage::ScanPage { .. } => "a page of a scan",
         ServerMessage::Where { .. } => "whereabouts",
         ServerMessage::Status { .. } => "a status",
+        ServerMessage::Explained { .. } => "an explanation",
         ServerMessage::Layout { .. } => "a layout",
     };
     ClientError::UnexpectedReply { wanted, got: kind.into() }

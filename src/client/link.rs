@@ -139,6 +139,7 @@ fn ticket(message: &ServerMessage) -> u64 {
         | ServerMessage::ScanPage { ticket, .. }
         | ServerMessage::Where { ticket, .. }
         | ServerMessage::Status { ticket, .. }
+        | ServerMessage::Explained { ticket, .. }
         | ServerMessage::Layout { ticket, .. } => *ticket,
     }
 }

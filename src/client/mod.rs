@@ -50,7 +50,7 @@ use crate::data::op::{
 use crate::net::entropy;
 use crate::ring::layout::{Layout, Member};
 use crate::wire::client::{ClientMessage, ServerMessage};
-use crate::wire::status::NodeStatus;
+use crate::wire::status::{KeyStatus, NodeStatus};
 
 /// A handle to a cluster. Clones are cheap and share links, layout and retry budget; [`with`](Client::with),
 /// [`within`](Client::within) and [`named`](Client::named) give clones that ask for something else.
@@ -389,6 +389,20 @@ impl Client {
         match asked.await? {
             ServerMessage::Status { status, .. } => Ok(*status),
             other => Err(calls::unexpected("a status", &other)),
+        }
+    }
+
+    /// What one node knows of a key.
+    pub async fn explain(&self, node: NodeId, key: impl Into<Bytes>) -> Result<KeyStatus, ClientError> {
+        let key = Key::new(key.into());
+        let question = |ticket| ClientMessage::Explain { ticket, key: key.clone() };
+        match self.calls.ask_node(node, question, self.choices.timeout).await? {
+            ServerMessage::Explained { known: Ok(known), .. } => Ok(*known),
+            ServerMessage::Explained { known: Err(error), .. } => {
+                let outcome = error.outcome();
+                Err(ClientError::Refused { error, outcome, op_id: None, receipt: Box::default(), attempts: 1 })
+            }
+            other => Err(calls::unexpected("an explanation", &other)),
         }
     }
 

@@ -243,6 +243,36 @@ impl Object {
         }
     }
 
+    /// What of a row is not merely waiting to be dropped: the same at all owners that have seen the same, whatever each has dropped so
+    /// far. Needs the key's register, deadlines and counts; its other rows only as they are asked about.
+    pub fn essential(&self, path: &Path, row: &Row, wall_ms: u64) -> Option<Row> {
+        let lives = |life, born_with| self.is_alive(life, born_with, wall_ms);
+        if path.life().is_some_and(|life| !lives(life, None)) {
+            return None;
+        }
+        match row {
+            Row::Register(register) => {
+                (register.payload.is_some() && lives(register.life, register.deadline_ms)).then(|| row.clone())
+            }
+            Row::Deadline(deadline) => deadline.at_ms.is_some().then(|| row.clone()),
+            Row::Field(entries) => {
+                let kept: Vec<_> =
+                    entries.iter().filter(|entry| lives(entry.life, entry.deadline_ms)).cloned().collect();
+                (!kept.is_empty()).then_some(Row::Field(kept))
+            }
+            Row::Births(births) => {
+                let kept: Vec<_> = births.iter().filter(|birth| lives(birth.life, None)).cloned().collect();
+                (!kept.is_empty()).then_some(Row::Births(kept))
+            }
+            Row::Sibling(sibling) => lives(sibling.life, None).then(|| row.clone()),
+            Row::Counter { tally, floor } => tally_is_live(tally, floor).then(|| Row::Counter {
+                tally: *tally,
+                floor: floor.filter(|floor| tally.is_some_and(|tally| floor.upto > tally.run)),
+            }),
+            Row::Retried(retried) => (!retried.removed || self.times(path, retried) != 0).then(|| row.clone()),
+        }
+    }
+
     pub fn is_visible(&self, wall_ms: u64) -> bool {
         self.rows.iter().any(|(path, row)| self.path_is_visible(path, row, wall_ms))
     }

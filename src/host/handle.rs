@@ -13,7 +13,7 @@ use crate::host::lane::{Common, LaneInput, LaneSender, ReplyTo, ScanReplyTo};
 use crate::node::shard::ShardStatus;
 use crate::ring::view::View;
 use crate::storage::Storage;
-use crate::wire::status::{NodeStatus, PeerStatus};
+use crate::wire::status::{HeldStatus, KeyStatus, NodeStatus, PeerStatus};
 
 /// A node, as its doors see it. Cheap to clone.
 #[derive(Clone)]
@@ -183,6 +183,23 @@ impl Handle {
         self.inner.common.store.fenced()
     }
 
+    /// What this node knows of a key.
+    pub async fn explain(&self, key: Key) -> Result<KeyStatus, RequestError> {
+        let stopping = || RequestError::Stopping { node: self.name().into() };
+        if let Some(error) = self.refusal() {
+            return Err(error);
+        }
+        let (reply, answer) = oneshot::channel();
+        let lane = self.lane(self.view().partition_of(&key.bytes));
+        if lane.try_send(LaneInput::Explain { key, reply }).is_err() {
+            return Err(RequestError::Overloaded("the lane's queue is full".into()));
+        }
+        answer.await.map_err(|_| match self.fenced() {
+            Some(cause) => RequestError::StoreFailed { node: self.name().into(), cause, mutation: false },
+            None => stopping(),
+        })
+    }
+
     /// This node's account of itself. Asks every lane.
     pub async fn status(&self) -> NodeStatus {
         let mut sum = ShardStatus::default();
@@ -198,6 +215,8 @@ impl Handle {
             sum.log_entries += part.log_entries;
             sum.behind += part.behind;
             sum.pulls += part.pulls;
+            sum.garbage += part.garbage;
+            sum.held = [sum.held, part.held].into_iter().flatten().max_by_key(|held| held.for_us);
             for (node, count) in part.hints_for {
                 *sum.hints_for.entry(node).or_insert(0) += count;
             }
@@ -242,6 +261,13 @@ impl Handle {
             log_entries: sum.log_entries,
             peer_lag: sum.peer_lag.into_iter().map(|(node, lag)| (name_of(node), lag)).collect(),
             behind: sum.behind,
+            garbage: sum.garbage,
+            held: sum.held.map(|held| HeldStatus {
+                partition: held.partition,
+                for_ms: held.for_us / 1_000,
+                by: held.by.into_iter().map(name_of).collect(),
+                told: held.told,
+            }),
             store_bytes: common.store.size_bytes(),
             fenced: common.store.fenced(),
             peers: view

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::data::id::NodeId;
-use crate::data::op::{Op, Request, RequestError, Response, ScanPage, ScanRequest};
+use crate::data::op::{Key, Op, Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::host::clock;
 use crate::host::native::TrafficCounts;
 use crate::host::peers::Peers;
@@ -29,6 +29,7 @@ use crate::wire::client::ServerMessage;
 use crate::wire::codec;
 use crate::wire::frame::Class;
 use crate::wire::message::{Body, PeerMessage, Refusal};
+use crate::wire::status::KeyStatus;
 
 /// Inputs that one turn takes at most: a bound on how long the first waits for the last.
 const TURN_INPUTS_MAX: usize = 512;
@@ -50,6 +51,8 @@ pub enum LaneInput {
     LinkUp(NodeId),
     LinkDown(NodeId),
     Status(oneshot::Sender<ShardStatus>),
+    Scrub,
+    Explain { key: Key, reply: oneshot::Sender<KeyStatus> },
     Stop,
 }
 
@@ -225,6 +228,9 @@ impl Lane {
             if let Err(error) = result {
                 self.fail(error, &mut out);
             }
+            for alarm in self.shard.take_alarms() {
+                tracing::error!("SCRUB: {alarm}");
+            }
             if self.shard.take_amnesia() {
                 tracing::error!(
                     "this store does not remember writes that its own incarnation made: going on under a new one"
@@ -283,6 +289,11 @@ impl Lane {
             LaneInput::LinkDown(node) => self.shard.handle(now, Input::LinkDown(node), turn, out),
             LaneInput::Status(reply) => {
                 drop(reply.send(self.shard.status()));
+                Ok(())
+            }
+            LaneInput::Scrub => self.shard.handle(now, Input::Scrub, turn, out),
+            LaneInput::Explain { key, reply } => {
+                drop(reply.send(self.shard.explain(now, &key, turn)?));
                 Ok(())
             }
             LaneInput::Stop => Ok(()),
@@ -423,7 +434,9 @@ fn refuse(name: &str, cause: &str, input: LaneInput, out: &mut Outbox) {
             }
         }
         LaneInput::Status(reply) => drop(reply.send(ShardStatus::default())),
-        LaneInput::View(_) | LaneInput::LinkUp(_) | LaneInput::LinkDown(_) | LaneInput::Stop => {}
+        // Whoever waits learns that the lane has no answer.
+        LaneInput::Explain { .. } => {}
+        LaneInput::Scrub | LaneInput::View(_) | LaneInput::LinkUp(_) | LaneInput::LinkDown(_) | LaneInput::Stop => {}
     }
 }
 

@@ -75,6 +75,13 @@ impl Reception {
                     say(&link, &ServerMessage::Status { ticket, status });
                 });
             }
+            ClientMessage::Explain { ticket, key } => {
+                let (handle, link) = (handle.clone(), link.clone());
+                self.runtime.spawn(async move {
+                    let known = handle.explain(key).await.map(Box::new);
+                    say(&link, &ServerMessage::Explained { ticket, known });
+                });
+            }
             ClientMessage::Layout { ticket } => {
                 let view = handle.view();
                 let up = view.layout.members.iter().map(|member| view.is_up(member.id)).collect();

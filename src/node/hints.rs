@@ -90,6 +90,11 @@ impl Hints {
         Ok(deltas)
     }
 
+    /// How many hints are kept for an owner of this key.
+    pub fn of_key_for(&self, turn: &Turn, partition: Partition, owner: NodeId, key: &Key) -> Result<u64, StoreError> {
+        Ok(scan(turn, &key_prefix(partition, owner, key), usize::MAX)?.len() as u64)
+    }
+
     /// The next hints for an owner in one partition, with the keys to drop them by.
     pub fn page(
         &self,

@@ -5,7 +5,8 @@
 //!                                          ├── replica       rows, seen, log; applying, reading, minting
 //!                                          ├── hints         what is kept for owners that are away
 //!                                          ├── exchange      who lacks what, and asking for it
-//!                                          └── floor         what nobody needs any more
+//!                                          ├── floor         what nobody needs any more
+//!                                          └── scrub         whether owners really hold the same
 //!            datagrams ──> membership ──> who is up
 //! ```
 //! A lane's turn: inputs are handled one by one over one overlay of the store; the overlay is committed once; only then is the outbox
@@ -21,5 +22,6 @@ pub mod hints;
 pub mod membership;
 pub mod planted;
 pub mod replica;
+pub mod scrub;
 pub mod shard;
 pub mod turn;

@@ -16,7 +16,8 @@ use crate::data::path::{Path, parse_row_key};
 use crate::data::row::Row;
 use crate::ring::view::View;
 use crate::storage::{Space, Storage, StoreError};
-use crate::wire::message::{Answer, Body, Kept, PeerMessage, Question, Reading, Refusal, Rows, Ticket};
+use crate::wire::message::{Answer, Body, Kept, PeerMessage, Question, Reading, Refusal, Rows, Scope, Ticket};
+use crate::wire::status::{HeldStatus, KeyStatus};
 
 use super::coordinator::{Coordinator, Desk, Origin, digest, plan};
 use super::exchange::{Exchange, Promise};
@@ -26,6 +27,7 @@ use super::planted::Planted;
 use super::replica::collect::Position;
 use super::replica::sync::RowPage;
 use super::replica::{Replica, Turn, decode, upper_bound};
+use super::scrub::{Finding, PIECE_ROWS, Piece, Scrub, ScrubReport};
 use super::turn::{DoorTicket, Input, Outbox, ShardOptions, Stats, Traffic};
 
 /// Rows that a scan looks at before it ends its page, found something or not.
@@ -39,6 +41,12 @@ const HINT_RETRY_US: u64 = 3_000_000;
 const ASKS_MAX: usize = 64;
 /// Between two steps of the collector: whoever waits comes first.
 const COLLECT_PAUSE_US: u64 = 5_000;
+
+/// Between two pieces of a scrub: one that was asked for, and one in the background.
+const SCRUB_PAUSE_US: u64 = 5_000;
+const SCRUB_BACKGROUND_PAUSE_US: u64 = 100_000;
+/// Rows of one key that are told when it is explained.
+const EXPLAINED_ROWS_MAX: usize = 256;
 
 /// A scan that was sent to an owner.
 struct Scanning {
@@ -72,6 +80,7 @@ pub struct ShardStatus {
     pub due: u64,
     /// Who has held the floor for longest, since when, and where.
     pub held: Option<Held>,
+    pub scrub: ScrubReport,
     pub stats: Stats,
 }
 
@@ -88,6 +97,10 @@ pub struct Shard {
     collect_at_us: u64,
     /// How far the rows of a full sync that did not come to its end have been entered as seen.
     entering: BTreeMap<Partition, bytes::Bytes>,
+    scrub: Scrub,
+    alarms: Vec<String>,
+    /// When the next scrub in the background begins.
+    scrub_at_us: u64,
     scans: BTreeMap<Ticket, Scanning>,
     deliveries: BTreeMap<Ticket, Delivery>,
     /// What all owners had seen at an earlier moment: up to there the log goes when it is old enough.
@@ -136,6 +149,13 @@ impl Shard {
             collecting: None,
             collect_at_us: u64::MAX,
             entering: BTreeMap::new(),
+            scrub: Scrub::default(),
+            alarms: Vec::new(),
+            // Not all nodes at once, and none just after its start.
+            scrub_at_us: match options.scrub_interval_us {
+                0 => u64::MAX,
+                interval_us => now.mono_us + interval_us / 2 + mix64(incarnation.0) % (interval_us / 2 + 1),
+            },
             scans: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             cuts: BTreeMap::new(),
@@ -158,6 +178,10 @@ impl Shard {
             Input::Scan { ticket, scan } => self.handle_scan(now, ticket, scan, turn, out),
             Input::Message { from, message } => self.handle_message(now, from, message, turn, out),
             Input::View(view) => self.handle_view(now, view, turn, out),
+            Input::Scrub => {
+                self.begin_scrub(now, SCRUB_PAUSE_US);
+                Ok(())
+            }
             Input::LinkUp(node) => self.greet(now, node, turn, out),
             Input::LinkDown(node) => {
                 let (coordinator, mut desk) = self.desk(now, turn, out);
@@ -177,6 +201,11 @@ impl Shard {
             self.round(now, turn, out)?;
             self.round_at_us = now.mono_us + self.options.exchange_interval_us;
         }
+        if now.mono_us >= self.scrub_at_us {
+            self.scrub_at_us = now.mono_us + self.options.scrub_interval_us;
+            self.begin_scrub(now, SCRUB_BACKGROUND_PAUSE_US);
+        }
+        self.scrub(now, turn, out)?;
         if now.mono_us >= self.collect_at_us {
             self.collect(now, turn)?;
         }
@@ -187,7 +216,8 @@ impl Shard {
     /// When `handle_timeout` wants to be called next, in monotonic microseconds.
     pub fn poll_timeout(&self) -> u64 {
         let scans = self.scans.values().map(|scan| scan.deadline_us).min();
-        let others = [self.coordinator.poll_timeout(), scans, Some(self.collect_at_us)];
+        let scrub = self.scrub_at_us.min(self.scrub.poll_timeout());
+        let others = [self.coordinator.poll_timeout(), scans, Some(self.collect_at_us), Some(scrub)];
         others.into_iter().flatten().fold(self.round_at_us, u64::min)
     }
 
@@ -223,6 +253,7 @@ impl Shard {
             under_way: self.coordinator.under_way() as u64,
             pulls: self.exchange.pulls() as u64,
             held: self.floors.oldest(self.replica.now_us),
+            scrub: self.scrub.report(),
             stats: self.stats.clone(),
             ..ShardStatus::default()
         };
@@ -242,6 +273,43 @@ impl Shard {
             status.behind += behind;
         }
         status
+    }
+
+    /// What this node knows of a key.
+    pub fn explain(&mut self, now: Now, key: &Key, turn: &Turn) -> Result<KeyStatus, StoreError> {
+        let partition = self.replica.partition_of(key);
+        let mut rows = self.replica.read(turn, key, &Scope::Glance)?;
+        let more = rows.len() >= EXPLAINED_ROWS_MAX;
+        rows.truncate(EXPLAINED_ROWS_MAX);
+        let mut hints = BTreeMap::new();
+        for owner in self.view.owners(partition) {
+            let count = self.hints.of_key_for(turn, partition, owner, key)?;
+            if count > 0 {
+                hints.insert(self.view.name_of(owner).to_string(), count);
+            }
+        }
+        let held = self.floors.held(partition, now.mono_us).map(|held| HeldStatus {
+            partition,
+            for_ms: held.for_us / 1_000,
+            by: held.by.into_iter().map(|node| self.view.name_of(node).to_string()).collect(),
+            told: held.told,
+        });
+        let syncing = self.exchange.promised(partition).is_some();
+        let state = self.replica.state(turn, partition)?;
+        Ok(KeyStatus {
+            name: self.view.name_of(self.options.me).to_string(),
+            partition,
+            owner: self.view.is_owner(partition, self.options.me),
+            rows,
+            more,
+            seen: state.seen.clone(),
+            dead: state.dead.iter().copied().take(EXPLAINED_ROWS_MAX).collect(),
+            hints,
+            garbage: state.garbage,
+            held,
+            syncing,
+            wall_ms: now.wall_ms,
+        })
     }
 
     /// What this lane has seen of a partition, if it has been touched since the start.
@@ -408,6 +476,19 @@ impl Shard {
             Body::Answered { number, answer } => {
                 self.floors.take(now.mono_us, from, partition, number, answer);
                 self.ask(now, turn, out)?;
+            }
+            Body::Compare { number, seen, from: first, to, wall_ms } => {
+                let mine = &self.replica.state(turn, partition)?.seen;
+                let digest = if *mine == seen && self.view.is_owner(partition, self.options.me) {
+                    Some(self.replica.digest(turn, partition, first, to, usize::MAX, wall_ms)?.sum)
+                } else {
+                    None
+                };
+                background(out, from, partition, Body::Compared { number, digest });
+            }
+            Body::Compared { number, digest } => {
+                let finding = self.scrub.take(from, number, digest, now.mono_us);
+                self.found(finding, turn)?;
             }
             Body::Scan { ticket, scan } => {
                 let page = self.scan_here(now, &scan, turn)?;
@@ -681,6 +762,67 @@ impl Shard {
             self.collect_at_us = now.mono_us + COLLECT_PAUSE_US;
         }
         Ok(())
+    }
+
+    fn begin_scrub(&mut self, now: Now, pause_us: u64) {
+        let me = self.options.me;
+        let (lane, lanes) = (self.options.lane, self.options.lanes);
+        let view = self.view.clone();
+        let mine = view.partitions_owned(me).filter(|partition| partition.0 % lanes == lane);
+        self.scrub.begin(mine, now.mono_us, pause_us);
+    }
+
+    /// The next piece of a scrub: read here, and asked for of the other owners.
+    fn scrub(&mut self, now: Now, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        let Some(Piece { partition, from }) = self.scrub.next(now.mono_us) else { return Ok(()) };
+        let me = self.options.me;
+        let others: Vec<NodeId> = self.view.owners(partition).filter(|owner| *owner != me).collect();
+        let busy = self.exchange.is_pulling(partition) || self.replica.state(turn, partition)?.unsure;
+        if busy || !others.iter().all(|owner| self.view.is_up(*owner)) {
+            self.scrub.cannot_ask(now.mono_us);
+            return Ok(());
+        }
+        let wall_ms = now.wall_ms;
+        let digest = self.replica.digest(turn, partition, from, None, PIECE_ROWS, wall_ms)?;
+        self.stats.add("scrub_rows_total", digest.rows);
+        if digest.unseen > 0 {
+            // They reach the others when they are entered.
+            self.stats.add("scrub_findings_total", 1);
+            self.stats.add("scrub_rows_unseen_total", digest.unseen);
+            self.replica.begin_sync(turn, partition)?;
+        }
+        let number = self.next;
+        self.next += 1;
+        for owner in &others {
+            let seen = self.replica.state(turn, partition)?.seen.clone();
+            background(out, *owner, partition, Body::Compare { number, seen, from, to: digest.next, wall_ms });
+        }
+        let finding = self.scrub.ask(number, digest.sum, digest.next, digest.rows, others.into_iter(), now.mono_us);
+        self.found(finding, turn)
+    }
+
+    /// What a scrub found is told by the host, which sees the count; here it is repaired if it is this node that is wrong.
+    fn found(&mut self, finding: Option<Finding>, turn: &mut Turn) -> Result<(), StoreError> {
+        let Some(finding) = finding else { return Ok(()) };
+        self.stats.add("scrub_findings_total", 1);
+        let text = match finding {
+            Finding::OddOneOut(partition) => {
+                self.stats.add("scrub_partitions_forgotten_total", 1);
+                self.replica.forget_partition(turn, partition)?;
+                format!("{partition:?} here is not what all other owners hold: it is dropped and taken from them anew")
+            }
+            Finding::Differs(partition, others) => {
+                let names: Vec<&str> = others.iter().map(|node| self.view.name_of(*node)).collect();
+                format!("{partition:?} here is not what {} holds, and it cannot be told who is wrong", names.join(", "))
+            }
+        };
+        self.alarms.push(text);
+        Ok(())
+    }
+
+    /// What a person must be told, once.
+    pub fn take_alarms(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.alarms)
     }
 
     /// Sends as many pulls as there is room for.

@@ -33,6 +33,8 @@ pub enum Input {
     },
     /// Who is up changed, or the layout did.
     View(Arc<View>),
+    /// Compare all rows with the other owners, now.
+    Scrub,
     /// There is a link to a peer, where there was none: what was told it meanwhile went nowhere.
     LinkUp(NodeId),
     /// The link to a peer broke: what was asked of it will not be answered.
@@ -88,6 +90,8 @@ pub struct ShardOptions {
     pub settle_us: u64,
     /// How long a partition rests between two rounds of dropping what nobody needs any more, in microseconds.
     pub collect_rest_us: u64,
+    /// How often all rows are compared between owners, in microseconds; 0: only when asked for.
+    pub scrub_interval_us: u64,
     /// Bytes of one page of log rows, rows or hints.
     pub page_bytes: usize,
     /// A rule to break, for the simulator.
@@ -114,6 +118,7 @@ impl ShardOptions {
             log_keep_us: 10_000_000,
             settle_us: 10_000_000,
             collect_rest_us: 20_000_000,
+            scrub_interval_us: 24 * 3_600 * 1_000_000,
             page_bytes: 256 << 10,
             planted: Planted::None,
         }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest, Whereabouts};
 use crate::ring::layout::Layout;
-use crate::wire::status::NodeStatus;
+use crate::wire::status::{KeyStatus, NodeStatus};
 
 /// Client to node. `ticket` is the client's, unique among its requests under way on this link.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -23,6 +23,11 @@ pub enum ClientMessage {
     },
     Status {
         ticket: u64,
+    },
+    /// What does this node know of a key?
+    Explain {
+        ticket: u64,
+        key: Key,
     },
     /// Answered with the layout and who is up.
     Layout {
@@ -48,6 +53,10 @@ pub enum ServerMessage {
     Status {
         ticket: u64,
         status: Box<NodeStatus>,
+    },
+    Explained {
+        ticket: u64,
+        known: Result<Box<KeyStatus>, RequestError>,
     },
     /// `up[i]` speaks of `layout.members[i]`.
     Layout {

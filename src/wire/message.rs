@@ -108,6 +108,21 @@ pub enum Body {
         number: Ticket,
         answer: Answer,
     },
+    /// Scrub: if you have seen just this, what is the digest of your rows with these key hashes?
+    Compare {
+        number: Ticket,
+        seen: Context,
+        from: u64,
+        /// `None`: to the end.
+        to: Option<u64>,
+        /// The asker's time, by which lives have ended or not.
+        wall_ms: u64,
+    },
+    /// `None`: other things have been seen here.
+    Compared {
+        number: Ticket,
+        digest: Option<u128>,
+    },
     Scan {
         ticket: Ticket,
         scan: ScanRequest,

@@ -1,10 +1,13 @@
-//! How a node is: what `tidewater status`, `INFO` and the metrics tell.
+//! How a node is: what `tidewater status`, `INFO` and the metrics tell; and what it knows of one key: `tidewater explain`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::id::{Incarnation, NodeId};
+use crate::data::context::Context;
+use crate::data::id::{Dot, Incarnation, NodeId, Partition};
+use crate::data::path::Path;
+use crate::data::row::Row;
 
 /// One node's account of itself and of its peers as it sees them.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -28,6 +31,10 @@ pub struct NodeStatus {
     pub peer_lag: BTreeMap<String, u64>,
     /// Mutations that some peer has reported and this node lacks.
     pub behind: u64,
+    /// Rows that wait to be dropped until nobody needs them any more: delete rows, ended lives, floors of counters.
+    pub garbage: u64,
+    /// Who keeps the oldest of them from it.
+    pub held: Option<HeldStatus>,
     /// Bytes of the store on disk.
     pub store_bytes: u64,
     /// Why the store is fenced, when it is.
@@ -46,4 +53,38 @@ pub struct PeerStatus {
     pub up: bool,
     /// A link is open at this moment.
     pub connected: bool,
+}
+
+/// Why nothing is dropped in a partition yet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldStatus {
+    pub partition: Partition,
+    pub for_ms: u64,
+    /// Names of the members that are waited for.
+    pub by: Vec<String>,
+    /// They have answered that they keep hints or lag behind; otherwise they have not answered.
+    pub told: bool,
+}
+
+/// What one node knows of a key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct KeyStatus {
+    pub name: String,
+    pub partition: Partition,
+    pub owner: bool,
+    /// The first rows of the key; `more`: there are others.
+    pub rows: Vec<(Path, Row)>,
+    pub more: bool,
+    /// What it has seen of the partition, and what was removed there before it came.
+    pub seen: Context,
+    pub dead: Vec<Dot>,
+    /// Hints for the key: for whom, and how many.
+    pub hints: BTreeMap<String, u64>,
+    /// The partition's garbage, and who holds it.
+    pub garbage: u64,
+    pub held: Option<HeldStatus>,
+    /// All rows of the partition are being taken from another owner.
+    pub syncing: bool,
+    /// Milliseconds since 1970 on this node's clock.
+    pub wall_ms: u64,
 }

@@ -39,6 +39,18 @@ pub fn text(status: &NodeStatus) -> String {
     let peer_lag = status.peer_lag.iter().map(|(peer, lag)| (peer.as_str(), *lag));
     page.by("peer_lag", "Mutations known here that a peer lacks, by its last report; 0 is level.", "peer", peer_lag);
     page.gauge("behind", "Mutations that some peer reported and this node lacks.", status.behind);
+    page.gauge(
+        "garbage",
+        "Rows that wait to be dropped: delete rows, ended lives, floors of counters.",
+        status.garbage,
+    );
+    let held_ms = status.held.as_ref().map_or(0, |held| held.for_ms);
+    let held = format!("{}.{:03}", held_ms / 1_000, held_ms % 1_000);
+    page.gauge(
+        "garbage_held_seconds",
+        "Seconds since the oldest asking to drop them; status tells who holds it.",
+        held,
+    );
     page.gauge("store_bytes", "Bytes of the store on disk.", status.store_bytes);
     let fenced = u8::from(status.fenced.is_some());
     page.gauge("fenced", "1 when the store is fenced and answers for nothing; /health tells why.", fenced);

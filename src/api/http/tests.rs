@@ -81,6 +81,8 @@ fn status() -> NodeStatus {
         log_entries: 11,
         peer_lag: counts(&[("n2", 0), ("n3", 9)]),
         behind: 4,
+        garbage: 7,
+        held: None,
         store_bytes: 1 << 40,
         fenced: None,
         peers: vec![peer("n2", true, true), peer("n3", false, true)],

@@ -721,7 +721,11 @@ fn own_visible(op: &Op, object: &Object, wall_ms: u64) -> bool {
 
 /// A digest of rows by which two replicas find that they hold the same. Rows are canonical, so equal rows are equal bytes.
 pub fn digest(rows: &BTreeMap<Path, Row>) -> u128 {
-    xxh3_128(&codec::encode(&rows))
+    digest_bytes(&codec::encode(&rows))
+}
+
+pub fn digest_bytes(bytes: &[u8]) -> u128 {
+    xxh3_128(bytes)
 }
 
 fn largest_value(op: &Op) -> u64 {

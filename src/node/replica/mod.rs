@@ -16,6 +16,7 @@
 //! 4. A dot of this incarnation is minted as the successor of the greatest seen, and only here.
 
 pub mod collect;
+pub mod digest;
 pub mod kinds;
 pub mod recent;
 pub mod sync;

@@ -14,7 +14,7 @@ use crate::data::id::Partition;
 use crate::data::object::Object;
 use crate::data::op::Key;
 use crate::data::path::{Path, parse_row_key};
-use crate::data::row::{Row, tally_is_live};
+use crate::data::row::Row;
 use crate::wire::codec;
 
 /// Do all owners hold the same?
@@ -63,37 +63,10 @@ fn essence(rows: &BTreeMap<Bytes, Bytes>, wall_ms: u64) -> BTreeMap<Key, BTreeMa
         objects.entry(key).or_default().rows.insert(path, row);
     }
     let essence = |object: Object| -> BTreeMap<Path, Row> {
-        let part = |(path, row): (&Path, &Row)| Some((path.clone(), essential(&object, path, row, wall_ms)?));
+        let part = |(path, row): (&Path, &Row)| Some((path.clone(), object.essential(path, row, wall_ms)?));
         object.rows.iter().filter_map(part).collect()
     };
     objects.into_iter().map(|(key, object)| (key, essence(object))).filter(|(_, rows)| !rows.is_empty()).collect()
-}
-
-fn essential(object: &Object, path: &Path, row: &Row, wall_ms: u64) -> Option<Row> {
-    let lives = |life, born_with| object.is_alive(life, born_with, wall_ms);
-    if path.life().is_some_and(|life| !lives(life, None)) {
-        return None;
-    }
-    match row {
-        Row::Register(register) => {
-            (register.payload.is_some() && lives(register.life, register.deadline_ms)).then(|| row.clone())
-        }
-        Row::Deadline(deadline) => deadline.at_ms.is_some().then(|| row.clone()),
-        Row::Field(entries) => {
-            let kept: Vec<_> = entries.iter().filter(|entry| lives(entry.life, entry.deadline_ms)).cloned().collect();
-            (!kept.is_empty()).then_some(Row::Field(kept))
-        }
-        Row::Births(births) => {
-            let kept: Vec<_> = births.iter().filter(|birth| lives(birth.life, None)).cloned().collect();
-            (!kept.is_empty()).then_some(Row::Births(kept))
-        }
-        Row::Sibling(sibling) => lives(sibling.life, None).then(|| row.clone()),
-        Row::Counter { tally, floor } => tally_is_live(tally, floor).then(|| Row::Counter {
-            tally: *tally,
-            floor: floor.filter(|floor| tally.is_some_and(|tally| floor.upto > tally.run)),
-        }),
-        Row::Retried(retried) => (!retried.removed || object.times(path, retried) != 0).then(|| row.clone()),
-    }
 }
 
 /// Is nothing left to be done?
