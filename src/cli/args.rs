@@ -15,6 +15,7 @@ use clap_complete::Shell;
 use crate::data::consistency::{Consistency, Level};
 use crate::data::decimal::Decimal;
 use crate::data::id::OpId;
+use crate::node::planted::Planted;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -326,6 +327,12 @@ pub struct KeyArgs {
     pub key: Bytes,
     #[command(flatten)]
     pub request: RequestArgs,
+}
+
+fn planted(name: &str) -> Result<Planted, String> {
+    let names: Vec<&str> = Planted::ALL.iter().map(|planted| planted.name()).collect();
+    let found = Planted::ALL.into_iter().find(|planted| planted.name() == name);
+    found.ok_or_else(|| format!("there is no such bug; there are: {}", names.join(", ")))
 }
 
 /// `tidewater where KEY`
@@ -755,6 +762,9 @@ pub struct SimArgs {
     /// Worlds to try at most for --shrink
     #[arg(long, value_name = "COUNT", default_value_t = 500, requires = "shrink")]
     pub tries: u64,
+    /// Break one rule of the nodes on purpose, to see whether it is seen: a name of those that an unknown one lists
+    #[arg(long, value_name = "BUG", value_parser = planted)]
+    pub plant: Option<Planted>,
     /// How long trouble lasts before all is healed, in simulated time, up to 10m
     #[arg(long, value_name = "TIME", default_value = "8s", value_parser = hurt)]
     pub hurt: Duration,

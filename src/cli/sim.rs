@@ -42,7 +42,12 @@ fn simulate(args: &SimArgs) -> Result<ExitCode, CliError> {
 }
 
 fn options(args: &SimArgs, lines: Lines) -> SimOptions {
-    SimOptions { hurt_us: u64::try_from(args.hurt.as_micros()).unwrap_or(u64::MAX), lines, ..SimOptions::default() }
+    SimOptions {
+        hurt_us: u64::try_from(args.hurt.as_micros()).unwrap_or(u64::MAX),
+        lines,
+        planted: args.plant.unwrap_or_default(),
+        ..SimOptions::default()
+    }
 }
 
 fn exit(failed: bool) -> ExitCode {
@@ -93,7 +98,8 @@ fn one(args: &SimArgs, seed: u64) -> Result<ExitCode, CliError> {
 /// What to type to have this seed again.
 fn command(args: &SimArgs, seed: u64, more: &str) -> String {
     let hurt = if args.hurt == SimArgs::HURT { String::new() } else { format!(" --hurt {}ms", args.hurt.as_millis()) };
-    format!("tidewater sim --seed {seed}{hurt}{more}")
+    let plant = args.plant.map(|planted| format!(" --plant {}", planted.name())).unwrap_or_default();
+    format!("tidewater sim --seed {seed}{hurt}{plant}{more}")
 }
 
 fn verdict_json(verdict: &Verdict) -> Value {

@@ -171,6 +171,13 @@ impl Op {
     }
 }
 
+impl Op {
+    /// Does this need room on a disk that has little left? Removing is how a person makes room: it is let through to the last.
+    pub fn asks_for_room(&self) -> bool {
+        !self.is_read() && !self.only_removes()
+    }
+}
+
 /// One request as a door hands it in.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Request {

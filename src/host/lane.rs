@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::data::id::NodeId;
-use crate::data::op::{Key, Op, Request, RequestError, Response, ScanPage, ScanRequest};
+use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::host::clock;
 use crate::host::native::TrafficCounts;
 use crate::host::peers::Peers;
@@ -256,7 +256,7 @@ impl Lane {
         }
         match input {
             LaneInput::Request { request, reply } => {
-                if self.common.disk_low.load(Ordering::Relaxed) && asks_for_room(&request.op) {
+                if self.common.disk_low.load(Ordering::Relaxed) && request.op.asks_for_room() {
                     reply.answer(disk_low(&self.common.name));
                     return Ok(());
                 }
@@ -272,7 +272,7 @@ impl Lane {
             LaneInput::Messages { from, messages } => {
                 let low = self.common.disk_low.load(Ordering::Relaxed);
                 for message in messages {
-                    if low && grows(&message.body) {
+                    if low && message.body.grows() {
                         let refusal = Refusal::Busy { cause: DISK_LOW.to_string() };
                         refuse_message(&self.common.name, refusal, from, message, out);
                         continue;
@@ -403,21 +403,6 @@ const DISK_LOW: &str = "the disk is nearly full: free some space";
 fn disk_low(name: &str) -> Response {
     let error = RequestError::Overloaded(format!("{name}: {DISK_LOW}"));
     Response { result: Err(error), receipt: Default::default() }
-}
-
-/// Would taking this message make the store grow?
-fn grows(body: &Body) -> bool {
-    match body {
-        Body::Replicate { delta, .. } => !delta.only_removes(),
-        Body::Repair { .. } | Body::PullReply { .. } | Body::SyncPage { .. } => true,
-        Body::Forward { request, .. } => asks_for_room(&request.op),
-        _ => false,
-    }
-}
-
-/// Removing is how a person makes room: it is let through to the last.
-fn asks_for_room(op: &Op) -> bool {
-    !op.is_read() && !op.only_removes()
 }
 
 /// What a lane without a store says.

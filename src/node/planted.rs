@@ -39,10 +39,11 @@ pub enum Planted {
     FloorOfTheFastest,
     LifeReopenedEarly,
     FloorsCountedOn,
+    ReadErrorsHidden,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 33] = [
+    pub const ALL: [Planted; 34] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
@@ -76,6 +77,7 @@ impl Planted {
         Planted::FloorOfTheFastest,
         Planted::LifeReopenedEarly,
         Planted::FloorsCountedOn,
+        Planted::ReadErrorsHidden,
     ];
 
     pub fn name(self) -> &'static str {
@@ -114,6 +116,7 @@ impl Planted {
             Planted::FloorOfTheFastest => "floor_of_the_fastest",
             Planted::LifeReopenedEarly => "life_reopened_early",
             Planted::FloorsCountedOn => "floors_counted_on",
+            Planted::ReadErrorsHidden => "read_errors_hidden",
         }
     }
 
@@ -153,6 +156,7 @@ impl Planted {
             Planted::PromiseForgotten => "nothing is minted below a promised floor",
             Planted::FloorOfTheFastest => "the floor is the least that any member promised",
             Planted::LifeReopenedEarly => "life 0 begins again when all have seen that it is empty",
+            Planted::ReadErrorsHidden => "what could not be read is not absent",
             Planted::FloorsCountedOn => "what was removed whole from a counter is not counted on",
         }
     }

@@ -19,8 +19,21 @@ pub struct SimDisk {
     live: RefCell<Spaces>,
     durable: RefCell<Spaces>,
     unsynced: RefCell<Vec<Batch>>,
-    /// The next calls fail.
-    broken: Cell<bool>,
+    broken: Cell<Broken>,
+    /// Planted: a read that fails finds nothing instead.
+    pub hides_errors: Cell<bool>,
+    /// What was durable at an earlier moment, and how many commits there had been.
+    backup: RefCell<Option<(Box<Spaces>, u64)>>,
+    commits: Cell<u64>,
+}
+
+/// Which calls fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Broken {
+    #[default]
+    Nothing,
+    Reads,
+    Everything,
 }
 
 impl SimDisk {
@@ -45,13 +58,33 @@ impl SimDisk {
         self.unsynced.borrow_mut().clear();
     }
 
-    /// From now on every call fails, or none.
-    pub fn set_broken(&self, broken: bool) {
-        self.broken.set(broken);
+    /// From now on these calls fail. Gives which did before.
+    pub fn set_broken(&self, broken: Broken) -> Broken {
+        self.broken.replace(broken)
     }
 
-    fn check_broken(&self, doing: &'static str) -> Result<(), StoreError> {
-        if self.broken.get() {
+    /// Keeps what is durable now, to be restored one day.
+    pub fn back_up(&self) {
+        let unsynced = self.unsynced() as u64;
+        *self.backup.borrow_mut() = Some((Box::new(self.durable.borrow().clone()), self.commits.get() - unsynced));
+    }
+
+    /// Restores what was kept. Gives how many commits that loses; `None`: nothing was kept.
+    pub fn restore(&self) -> Option<u64> {
+        let (spaces, commits) = self.backup.borrow_mut().take()?;
+        *self.live.borrow_mut() = (*spaces).clone();
+        *self.durable.borrow_mut() = *spaces;
+        self.unsynced.borrow_mut().clear();
+        let lost = self.commits.get() - commits;
+        Some(lost)
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.hides_errors.get() && self.broken.get() != Broken::Nothing
+    }
+
+    fn check_broken(&self, doing: &'static str, reads: bool) -> Result<(), StoreError> {
+        if self.broken.get() == Broken::Everything || reads && self.broken.get() == Broken::Reads {
             return Err(StoreError::Io { doing, message: "the simulated disk is broken".into() });
         }
         Ok(())
@@ -60,7 +93,10 @@ impl SimDisk {
 
 impl Storage for SimDisk {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.check_broken("reading")?;
+        if self.is_hidden() {
+            return Ok(None);
+        }
+        self.check_broken("reading", true)?;
         Ok(self.live.borrow()[space.index()].get(key).cloned())
     }
 
@@ -71,7 +107,10 @@ impl Storage for SimDisk {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        self.check_broken("scanning")?;
+        if self.is_hidden() {
+            return Ok(());
+        }
+        self.check_broken("scanning", true)?;
         if from >= to {
             return Ok(());
         }
@@ -84,14 +123,15 @@ impl Storage for SimDisk {
     }
 
     fn commit(&self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
-        self.check_broken("committing")?;
+        self.check_broken("committing", false)?;
+        self.commits.set(self.commits.get() + 1);
         apply(&mut self.live.borrow_mut(), batch);
         self.unsynced.borrow_mut().push(batch.clone());
         if sync { self.sync() } else { Ok(()) }
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.check_broken("syncing")?;
+        self.check_broken("syncing", false)?;
         let mut durable = self.durable.borrow_mut();
         for batch in self.unsynced.borrow_mut().drain(..) {
             apply(&mut durable, &batch);
@@ -161,9 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn an_old_disk_has_what_it_had() {
+        let disk = SimDisk::default();
+        put(&disk, "a");
+        disk.sync().unwrap();
+        put(&disk, "b");
+        disk.back_up();
+        put(&disk, "c");
+        assert_eq!(disk.restore(), Some(2), "what was not synced is in no copy");
+        assert!(has(&disk, "a") && !has(&disk, "b") && !has(&disk, "c"));
+        assert_eq!(disk.restore(), None);
+    }
+
+    #[test]
     fn a_broken_disk_never_says_absent() {
         let disk = SimDisk::default();
-        disk.set_broken(true);
+        disk.set_broken(Broken::Everything);
         assert!(disk.get(Space::Rows, b"a").is_err());
         assert!(disk.commit(&Batch::new(), true).is_err());
     }

@@ -21,10 +21,15 @@ pub enum Kind {
     Weather,
     LinkReset,
     CrashLoop,
+    DiskError,
+    ReadError,
+    FullDisk,
+    OldDisk,
+    ClockLeap,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Kill,
         Kind::PowerCut,
         Kind::Blackout,
@@ -41,7 +46,14 @@ impl Kind {
         Kind::Weather,
         Kind::LinkReset,
         Kind::CrashLoop,
+        Kind::DiskError,
+        Kind::ReadError,
+        Kind::FullDisk,
+        Kind::OldDisk,
+        Kind::ClockLeap,
     ];
+    /// Drawn apart from the others.
+    const RARE: [Kind; 5] = [Kind::DiskError, Kind::ReadError, Kind::FullDisk, Kind::OldDisk, Kind::ClockLeap];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -61,6 +73,11 @@ impl Kind {
             Kind::Weather => "bad_weather",
             Kind::LinkReset => "link_reset",
             Kind::CrashLoop => "crash_loop",
+            Kind::DiskError => "write_error",
+            Kind::ReadError => "read_error",
+            Kind::FullDisk => "full_disk",
+            Kind::OldDisk => "old_disk",
+            Kind::ClockLeap => "clock_leap",
         }
     }
 }
@@ -133,7 +150,8 @@ impl Plan {
         let nodes = draw.between(3, 9).min(draw.between(3, 9)) as usize;
         let replicas = if draw.chance(850_000) { 3 } else { draw.between(2, 5).min(nodes as u64) as u8 };
         let everything = draw.chance(500_000);
-        let on: Vec<Kind> = Kind::ALL.into_iter().filter(|_| everything || draw.chance(400_000)).collect();
+        let common = Kind::ALL.into_iter().filter(|kind| !Kind::RARE.contains(kind));
+        let on: Vec<Kind> = common.filter(|_| everything || draw.chance(400_000)).collect();
         let harsh = Weather {
             loss_ppm: draw.below(60_000) as u32,
             full_ppm: {
@@ -163,6 +181,20 @@ impl Plan {
                 draw: draw.draw(),
             });
             at_us += draw.between(20_000, gap_us);
+        }
+        let mut rare = random.fork("rare");
+        if rare.chance(400_000) {
+            for _ in 0..rare.between(1, 4) {
+                faults.push(Fault {
+                    at_us: rare.below(hurt_us),
+                    kind: *rare.pick(&Kind::RARE),
+                    node: rare.below(nodes as u64) as usize,
+                    other: 0,
+                    for_us: rare.between(200_000, 5_000_000),
+                    draw: rare.draw(),
+                });
+            }
+            faults.sort_by_key(|fault| fault.at_us);
         }
         let mut pages = random.fork("pages");
         let mut windows = random.fork("windows");

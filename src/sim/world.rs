@@ -4,11 +4,11 @@
 //! inputs gather, a turn handles them over one overlay, commits once, and only then speaks.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use super::check::{Violation, receipts};
-use super::disk::SimDisk;
+use super::disk::{Broken, SimDisk};
 use super::ghost::{Ghost, Knowledge};
 use super::history::{Call, End, History};
 use super::load::{self, SiblingsRead};
@@ -24,13 +24,14 @@ use crate::node::shard::Shard;
 use crate::node::turn::{Input, Outbox, ShardOptions};
 use crate::ring::layout::{Layout, Member};
 use crate::ring::view::View;
-use crate::storage::Storage;
+use crate::storage::{Storage, StoreError};
 use crate::wire::codec;
 use crate::wire::message::{Body, PeerMessage, Refusal};
 
 const WALL_START_MS: u64 = 1_700_000_000_000;
 const TRIES_MAX: u32 = 4;
 const COLLECT_REST_US: u64 = 1_000_000;
+const HOUR_MS: i64 = 3_600_000;
 /// Inputs that one turn takes at most.
 const INPUTS_MAX: usize = 32;
 /// An answer may be this much later than its deadline: the time a turn takes to come.
@@ -78,6 +79,21 @@ enum Event {
     Crash {
         node: usize,
         down_us: u64,
+    },
+    /// A disk works again; a node that had failed by it is restarted.
+    Mend {
+        node: usize,
+        down_us: u64,
+    },
+    /// An old copy is put in place of a node's disk.
+    Restore {
+        node: usize,
+        down_us: u64,
+    },
+    /// A clock that leapt is set right.
+    SetClock {
+        node: usize,
+        skew_ms: i64,
     },
     Reopen {
         from: usize,
@@ -150,6 +166,10 @@ pub struct Node {
     skew_ms: i64,
     mono_offset_us: u64,
     slow_until: u64,
+    /// Its disk has little room left.
+    low_until: u64,
+    /// Its store failed: it refuses everything until it is restarted.
+    failed: bool,
     /// Requests to answer: ticket and the moment at which it must be.
     door: BTreeMap<u64, u64>,
 }
@@ -172,6 +192,8 @@ pub struct World {
     /// `cut[from][to]`: until when nothing passes.
     cut: Vec<Vec<u64>>,
     clients: Vec<Client>,
+    /// Requests that have come in at a node.
+    arrived: BTreeSet<u64>,
     /// No new calls, no new faults.
     healed: bool,
     ties: Random,
@@ -211,9 +233,15 @@ impl World {
                 skew_ms: chaos.between(0, 2 * plan.skew_ms) as i64 - plan.skew_ms as i64,
                 mono_offset_us: chaos.below(1_000_000_000),
                 slow_until: 0,
+                low_until: 0,
+                failed: false,
                 door: BTreeMap::new(),
             })
             .collect();
+        let nodes: Vec<Node> = nodes;
+        for node in &nodes {
+            node.disk.hides_errors.set(planted == Planted::ReadErrorsHidden);
+        }
         let clients = (0..plan.clients).map(|_| Client { read: SiblingsRead::new(), call: None }).collect();
         let mut world = Self {
             now_us: 0,
@@ -230,6 +258,7 @@ impl World {
             weather: plan.weather,
             cut: vec![vec![0; count]; count],
             clients,
+            arrived: BTreeSet::new(),
             healed: false,
             ties: random.fork("ties"),
             net: random.fork("net"),
@@ -271,6 +300,11 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             self.nodes[node].slow_until = 0;
+            self.nodes[node].low_until = 0;
+            self.nodes[node].disk.set_broken(Broken::Nothing);
+            if self.nodes[node].failed {
+                self.stop(node);
+            }
             self.nodes[node].skew_ms = self.nodes[node].skew_ms.clamp(-100, 100);
             if self.nodes[node].shard.is_none() {
                 let wait = self.chaos.between(1_000, 1_000_000);
@@ -375,9 +409,11 @@ impl World {
             Event::Sync { node, process } => {
                 let held = &self.nodes[node];
                 if held.process == process && held.shard.is_some() {
-                    if held.paused_until <= self.now_us {
-                        held.disk.sync().expect("no fault breaks a disk yet");
-                        self.ghost.synced(node);
+                    if held.paused_until <= self.now_us && !held.failed {
+                        match held.disk.sync() {
+                            Ok(()) => self.ghost.synced(node),
+                            Err(error) => self.fail(node, &error),
+                        }
                     }
                     self.after(self.plan.sync_every_us, Event::Sync { node, process });
                 }
@@ -403,6 +439,24 @@ impl World {
             Event::Crash { node, down_us } => {
                 if !self.healed {
                     self.kill(node, false, down_us);
+                }
+            }
+            Event::Mend { node, down_us } => {
+                self.nodes[node].disk.set_broken(Broken::Nothing);
+                if !self.healed && self.nodes[node].failed {
+                    self.kill(node, false, down_us);
+                }
+            }
+            Event::Restore { node, down_us } => {
+                // Within the budget: everybody else is there.
+                if !self.healed && self.nodes.iter().all(|node| node.shard.is_some() && !node.failed) {
+                    self.kill(node, false, down_us);
+                    self.restore(node);
+                }
+            }
+            Event::SetClock { node, skew_ms } => {
+                if !self.healed {
+                    self.nodes[node].skew_ms = skew_ms;
                 }
             }
             Event::Reopen { from, to } => {
@@ -444,10 +498,13 @@ impl World {
         node.turn_due = false;
         node.wake_at = u64::MAX;
         node.paused_until = 0;
+        node.failed = false;
+        node.disk.set_broken(Broken::Nothing);
         node.door.clear();
         let process = node.process;
         let mut turn = Turn::new(&node.disk as &dyn Storage);
-        let shard = Shard::start(options, view, node.incarnation, now, &mut turn).expect("no fault breaks a disk yet");
+        let shard =
+            Shard::start(options, view, node.incarnation, now, &mut turn).expect("a node starts on a disk that works");
         let batch = turn.into_batch();
         assert!(batch.is_empty(), "a start writes nothing");
         node.shard = Some(shard);
@@ -462,6 +519,9 @@ impl World {
     }
 
     fn push_input(&mut self, to: usize, input: Input) {
+        if let Input::Request { ticket, .. } = &input {
+            self.arrived.insert(*ticket);
+        }
         self.nodes[to].inbox.push_back(input);
         self.want_turn(to);
     }
@@ -482,16 +542,47 @@ impl World {
         if self.nodes[at].paused_until > self.now_us {
             return;
         }
+        if self.nodes[at].shard.is_none() {
+            return;
+        }
+        if self.nodes[at].failed {
+            let inputs: Vec<Input> = self.nodes[at].inbox.drain(..).collect();
+            return inputs.into_iter().for_each(|input| self.refuse(at, input, None));
+        }
         let now = self.now_of(at);
+        let taken = self.nodes[at].inbox.len().min(INPUTS_MAX);
+        let mut inputs: Vec<Input> = self.nodes[at].inbox.drain(..taken).collect();
+        if self.nodes[at].low_until > self.now_us {
+            let grows = |input: &Input| match input {
+                Input::Request { request, .. } => request.op.asks_for_room(),
+                Input::Message { message, .. } => message.body.grows(),
+                _ => false,
+            };
+            let (refused, rest) = inputs.into_iter().partition(grows);
+            inputs = rest;
+            let refused: Vec<Input> = refused;
+            self.count("sim_inputs_without_room", refused.len() as u64);
+            refused.into_iter().for_each(|input| self.refuse(at, input, Some("the disk is nearly full")));
+        }
         let node = &mut self.nodes[at];
-        let Some(shard) = node.shard.as_mut() else { return };
-        let taken = node.inbox.len().min(INPUTS_MAX);
+        let shard = node.shard.as_mut().expect("looked at just above");
         let mut turn = Turn::new(&node.disk as &dyn Storage);
         let mut out = Outbox::default();
-        for input in node.inbox.drain(..taken) {
-            shard.handle(now, input, &mut turn, &mut out).expect("no fault breaks a disk yet");
+        let mut result = Ok(());
+        let mut left = inputs.into_iter();
+        for input in left.by_ref() {
+            result = shard.handle(now, input, &mut turn, &mut out);
+            if result.is_err() {
+                break;
+            }
         }
-        shard.handle_timeout(now, &mut turn, &mut out).expect("no fault breaks a disk yet");
+        let result = result.and_then(|()| shard.handle_timeout(now, &mut turn, &mut out));
+        if let Err(error) = result {
+            let left: Vec<Input> = left.collect();
+            drop(turn);
+            left.into_iter().rev().for_each(|input| self.nodes[at].inbox.push_front(input));
+            return self.fail(at, &error);
+        }
         shard.finish(&mut turn);
         let batch = turn.into_batch();
         let incarnation = node.incarnation;
@@ -501,7 +592,18 @@ impl World {
             return self.kill(at, false, 10_000);
         }
         if !batch.is_empty() || out.sync {
-            node.disk.commit(&batch, out.sync).expect("no fault breaks a disk yet");
+            if let Err(error) = node.disk.commit(&batch, out.sync) {
+                // It may have been written all the same.
+                if self.chaos.chance(500_000) {
+                    self.nodes[at].disk.set_broken(Broken::Nothing);
+                    self.nodes[at].disk.commit(&batch, false).expect("the disk works for now");
+                    if let Err(message) = self.ghost.committed(at, incarnation, &batch, false) {
+                        self.violate("dots", message);
+                    }
+                    self.nodes[at].disk.set_broken(Broken::Everything);
+                }
+                return self.fail(at, &error);
+            }
             if let Err(message) = self.ghost.committed(at, incarnation, &batch, out.sync) {
                 self.violate("dots", message);
             }
@@ -533,6 +635,60 @@ impl World {
         }
         self.speak(at, out);
         self.check_door(at);
+    }
+
+    /// The store failed: as a lane does it, nothing of the turn is said, and everybody who waits is told.
+    fn fail(&mut self, at: usize, error: &StoreError) {
+        self.count("stores_failed", 1);
+        self.trace.line(|| format!("{:>10} {at} fails: {error}", self.now_us));
+        let now = self.now_of(at);
+        let cause = error.to_string();
+        let failed = |mutation| RequestError::StoreFailed { node: format!("n{at}"), cause: cause.clone(), mutation };
+        let mut out = Outbox::default();
+        if let Some(shard) = self.nodes[at].shard.as_mut() {
+            shard.fail_all(now, &mut out, failed);
+        }
+        self.nodes[at].failed = true;
+        let answered: Vec<u64> = out.replies.iter().map(|(ticket, _)| *ticket).collect();
+        let others = self.nodes[at].door.keys().filter(|ticket| !answered.contains(ticket));
+        let response = || Response { result: Err(failed(true)), receipt: Default::default() };
+        let others: Vec<(u64, Response)> = others.map(|ticket| (*ticket, response())).collect();
+        // Those are answered that have come in; what is still under way to the node is refused when it comes.
+        let waiting: Vec<u64> = self.nodes[at]
+            .inbox
+            .iter()
+            .filter_map(|input| match input {
+                Input::Request { ticket, .. } => Some(*ticket),
+                _ => None,
+            })
+            .collect();
+        let arrived = |ticket: &u64| self.arrived.contains(ticket) && !waiting.contains(ticket);
+        out.replies.extend(others.into_iter().filter(|(ticket, _)| arrived(ticket)));
+        self.speak(at, out);
+        self.want_turn(at);
+    }
+
+    /// What a node without a store, or without room (`busy`), says.
+    fn refuse(&mut self, at: usize, input: Input, busy: Option<&str>) {
+        let name = format!("n{at}");
+        let failed = || RequestError::StoreFailed { node: name.clone(), cause: "fenced".into(), mutation: false };
+        match input {
+            Input::Request { ticket, .. } => {
+                let error = busy.map_or_else(failed, |busy| RequestError::Overloaded(busy.to_string()));
+                let response = Response { result: Err(error), receipt: Default::default() };
+                self.speak(at, Outbox { replies: vec![(ticket, response)], ..Outbox::default() });
+            }
+            Input::Message { from, message } => {
+                let refusal = match busy {
+                    Some(busy) => Refusal::Busy { cause: busy.to_string() },
+                    None => Refusal::StoreFailed { cause: "fenced".to_string() },
+                };
+                if let (Some(answer), Some(to)) = (message.refused(&name, refusal), self.number_of(from)) {
+                    self.send(at, to, answer);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn speak(&mut self, at: usize, out: Outbox) {
@@ -683,6 +839,16 @@ impl World {
         self.note_lost(&before);
     }
 
+    fn restore(&mut self, at: usize) {
+        let before = self.knowledge(at);
+        if let Some(lost) = self.nodes[at].disk.restore() {
+            self.ghost.forgot(at, Some(lost), self.now_us);
+            self.count("sim_disks_restored", 1);
+            self.trace.line(|| format!("{:>10} {at} has an old disk, {lost} batches ago", self.now_us));
+            self.note_lost(&before);
+        }
+    }
+
     fn note_lost(&mut self, before: &Knowledge) {
         let after: Vec<Knowledge> = (0..self.nodes.len()).map(|node| self.knowledge(node)).collect();
         let lost = self.ghost.note_lost(before, &after);
@@ -690,7 +856,11 @@ impl World {
     }
 
     fn knowledge(&self, at: usize) -> Knowledge {
-        Knowledge::read(&self.nodes[at].disk, self.plan.partitions).expect("no fault breaks a disk yet")
+        let disk = &self.nodes[at].disk;
+        let broken = disk.set_broken(Broken::Nothing);
+        let knowledge = Knowledge::read(disk, self.plan.partitions).expect("the disk works for now");
+        disk.set_broken(broken);
+        knowledge
     }
 
     // --- faults
@@ -718,9 +888,11 @@ impl World {
             Kind::Restart => {
                 if self.nodes[node].shard.is_some() {
                     self.stop(node);
-                    self.nodes[node].disk.sync().expect("no fault breaks a disk yet");
-                    self.ghost.synced(node);
-                    self.nodes[node].clean = true;
+                    // A node whose store has failed leaves no mark of a clean end.
+                    if self.nodes[node].disk.sync().is_ok() {
+                        self.ghost.synced(node);
+                        self.nodes[node].clean = true;
+                    }
                     self.after(down_us, Event::Start { node });
                 }
             }
@@ -771,6 +943,21 @@ impl World {
             Kind::ClockStep => {
                 let step = (draw % (2 * self.plan.skew_ms + 1)) as i64 - self.plan.skew_ms as i64;
                 self.nodes[node].skew_ms = step;
+            }
+            Kind::DiskError | Kind::ReadError => {
+                let reads = kind == Kind::ReadError;
+                self.nodes[node].disk.set_broken(if reads { Broken::Reads } else { Broken::Everything });
+                self.after(for_us, Event::Mend { node, down_us });
+            }
+            Kind::FullDisk => self.nodes[node].low_until = self.now_us + for_us,
+            Kind::OldDisk => {
+                self.nodes[node].disk.back_up();
+                self.after(for_us, Event::Restore { node, down_us: down_us.min(1_000_000) });
+            }
+            Kind::ClockLeap => {
+                let skew_ms = self.nodes[node].skew_ms;
+                self.nodes[node].skew_ms = if draw % 2 == 0 { HOUR_MS } else { -HOUR_MS };
+                self.after(for_us, Event::SetClock { node, skew_ms });
             }
             Kind::Weather => {
                 self.weather = if draw % 2 == 0 { self.plan.weather } else { Weather::FAIR };

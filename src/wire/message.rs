@@ -199,6 +199,18 @@ impl Refusal {
     }
 }
 
+impl Body {
+    /// Would taking this message make the store grow?
+    pub fn grows(&self) -> bool {
+        match self {
+            Body::Replicate { delta, .. } => !delta.only_removes(),
+            Body::Repair { .. } | Body::PullReply { .. } | Body::SyncPage { .. } => true,
+            Body::Forward { request, .. } => request.op.asks_for_room(),
+            _ => false,
+        }
+    }
+}
+
 impl PeerMessage {
     /// What the node called `name` says when it takes nothing of this message. `None`: nobody waits for an answer to it.
     pub fn refused(self, name: &str, refusal: Refusal) -> Option<PeerMessage> {

@@ -82,7 +82,9 @@ pub fn idle(world: &World) -> Result<(), String> {
             .filter_map(|partition| shard.seen(partition))
             .map(|seen| seen.cloud().count())
             .sum();
-        if status.hints > 0 {
+        // What a clock that was an hour ahead has stamped is believed, and dropped, when that hour has passed.
+        let leapt = world.coverage.contains_key("fault_clock_leap");
+        if status.hints > 0 && !leapt {
             return Err(format!("node {at} keeps {} hints for {:?}", status.hints, status.hints_for));
         }
         if status.behind > 0 || status.peer_lag.values().any(|lag| *lag > 0) {
@@ -91,7 +93,7 @@ pub fn idle(world: &World) -> Result<(), String> {
         if status.log_entries > above_holes as u64 {
             return Err(format!("node {at} keeps {} log entries, {above_holes} above holes", status.log_entries));
         }
-        if status.due > 0 {
+        if status.due > 0 && !leapt {
             let (due, garbage, held) = (status.due, status.garbage, status.held);
             return Err(format!("node {at} has {garbage} rows to drop in {due} partitions; held: {held:?}"));
         }
