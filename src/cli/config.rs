@@ -109,6 +109,7 @@ fn read<'a>(reader: &mut Reader<'a>, root: &Section<'a>, base: &Path) -> Option<
         reader.or(root, "exchange_interval", time_ms(50, 600_000), config.exchange_interval_ms);
     config.clock_ahead_max_ms = reader.or(root, "clock_ahead_max", time_ms(1, 60_000), config.clock_ahead_max_ms);
     config.op_id_window_ms = reader.or(root, "op_id_window", time_ms(1_000, DAY_MS), config.op_id_window_ms);
+    config.scrub_interval_ms = reader.or(root, "scrub_interval", time_ms(0, 365 * DAY_MS), config.scrub_interval_ms);
     read_doors(reader, root, &mut config);
     read_limits(reader, root, &mut config);
     read_consistency(reader, root, &mut config);

@@ -24,6 +24,7 @@ pub mod node;
 pub mod process;
 pub mod progress;
 pub mod render;
+pub mod scrub;
 pub mod settings;
 pub mod sim;
 pub mod stage;
@@ -135,6 +136,7 @@ async fn run(verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Tls(args) => tls::run(args),
         Verb::Keys(verb) => keys::run(verb).await,
         Verb::Status(args) => status::run(args).await,
+        Verb::Scrub(args) => scrub::run(args).await,
         Verb::Import(args) => import::run(args).await,
         Verb::Export(args) => export::run(args).await,
         Verb::Demo(args) => demo::run(args).await,

@@ -109,6 +109,15 @@ impl Census {
                     if let Some(held) = status.held.as_ref().filter(|held| held.for_ms > HELD_TOLD_MS) {
                         let _ = writeln!(notes, "{name} {}", held_by(held));
                     }
+                    if status.scrub.running {
+                        let (done, all) = (status.scrub.partitions_done, status.scrub.partitions);
+                        let _ = writeln!(notes, "{name} is comparing its rows: {done} of {all} partitions");
+                    }
+                    if status.scrub.findings > 0 {
+                        let found = render::counted(status.scrub.findings, "partition");
+                        let _ =
+                            writeln!(notes, "{name} found {found} unlike other owners' in its last scrub: see its log");
+                    }
                     if let Some(cause) = &status.fenced {
                         let _ = writeln!(notes, "{name} has fenced its store: {cause}");
                     }
@@ -140,6 +149,11 @@ impl Census {
                     "held": status.held.as_ref().map(|held| json!({
                         "partition": held.partition.0, "for_ms": held.for_ms, "by": held.by, "told": held.told,
                     })),
+                    "scrub": {
+                        "running": status.scrub.running, "partitions": status.scrub.partitions,
+                        "partitions_done": status.scrub.partitions_done, "skipped": status.scrub.skipped,
+                        "rows": status.scrub.rows, "findings": status.scrub.findings,
+                    },
                     "store_bytes": status.store_bytes, "counters": status.counters,
                 });
                 let peer = |peer: &crate::wire::status::PeerStatus| json!({ "name": peer.name, "zone": peer.zone, "up": peer.up, "connected": peer.connected });
@@ -263,6 +277,7 @@ mod tests {
             peer_lag: BTreeMap::new(),
             behind: 0,
             garbage: 0,
+            scrub: Default::default(),
             held: None,
             store_bytes: 2048,
             fenced: None,

@@ -392,6 +392,14 @@ impl Client {
         }
     }
 
+    /// Makes one node compare all its rows with the other owners. Its status, then and later, tells how far it has come.
+    pub async fn scrub(&self, node: NodeId) -> Result<NodeStatus, ClientError> {
+        match self.calls.ask_node(node, |ticket| ClientMessage::Scrub { ticket }, self.choices.timeout).await? {
+            ServerMessage::Status { status, .. } => Ok(*status),
+            other => Err(calls::unexpected("a status", &other)),
+        }
+    }
+
     /// What one node knows of a key.
     pub async fn explain(&self, node: NodeId, key: impl Into<Bytes>) -> Result<KeyStatus, ClientError> {
         let key = Key::new(key.into());

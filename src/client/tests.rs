@@ -111,7 +111,10 @@ impl Cluster {
                     let next = (after < 2).then_some(after + 1);
                     Some(ServerMessage::ScanPage { ticket, page: Ok(ScanPage { keys, next }) })
                 }
-                ClientMessage::Where { .. } | ClientMessage::Status { .. } | ClientMessage::Explain { .. } => None,
+                ClientMessage::Where { .. }
+                | ClientMessage::Status { .. }
+                | ClientMessage::Explain { .. }
+                | ClientMessage::Scrub { .. } => None,
             }
         })
     }

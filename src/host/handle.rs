@@ -13,7 +13,7 @@ use crate::host::lane::{Common, LaneInput, LaneSender, ReplyTo, ScanReplyTo};
 use crate::node::shard::ShardStatus;
 use crate::ring::view::View;
 use crate::storage::Storage;
-use crate::wire::status::{HeldStatus, KeyStatus, NodeStatus, PeerStatus};
+use crate::wire::status::{HeldStatus, KeyStatus, NodeStatus, PeerStatus, ScrubStatus};
 
 /// A node, as its doors see it. Cheap to clone.
 #[derive(Clone)]
@@ -203,6 +203,7 @@ impl Handle {
     /// This node's account of itself. Asks every lane.
     pub async fn status(&self) -> NodeStatus {
         let mut sum = ShardStatus::default();
+        let mut scrub = ScrubStatus::default();
         let mut counters = std::collections::BTreeMap::new();
         for lane in &self.inner.lanes {
             let (reply, answer) = oneshot::channel();
@@ -216,6 +217,12 @@ impl Handle {
             sum.behind += part.behind;
             sum.pulls += part.pulls;
             sum.garbage += part.garbage;
+            scrub.running |= part.scrub.running;
+            scrub.partitions += part.scrub.partitions;
+            scrub.partitions_done += part.scrub.partitions_done;
+            scrub.skipped += part.scrub.skipped;
+            scrub.rows += part.scrub.rows;
+            scrub.findings += part.scrub.findings;
             sum.held = [sum.held, part.held].into_iter().flatten().max_by_key(|held| held.for_us);
             for (node, count) in part.hints_for {
                 *sum.hints_for.entry(node).or_insert(0) += count;
@@ -262,6 +269,7 @@ impl Handle {
             peer_lag: sum.peer_lag.into_iter().map(|(node, lag)| (name_of(node), lag)).collect(),
             behind: sum.behind,
             garbage: sum.garbage,
+            scrub,
             held: sum.held.map(|held| HeldStatus {
                 partition: held.partition,
                 for_ms: held.for_us / 1_000,

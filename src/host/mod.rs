@@ -198,6 +198,7 @@ impl Host {
 }
 
 fn shard_options(config: &NodeConfig, lane: u16, lanes: u16) -> ShardOptions {
+    let defaults = ShardOptions::new(config.id());
     ShardOptions {
         me: config.id(),
         lane,
@@ -209,8 +210,11 @@ fn shard_options(config: &NodeConfig, lane: u16, lanes: u16) -> ShardOptions {
         requests_max: config.limits.requests_max as usize,
         clock_ahead_max_ms: config.clock_ahead_max_ms,
         op_id_window_ms: config.op_id_window_ms,
+        scrub_interval_us: config.scrub_interval_ms * 1_000,
+        // No request may outlive it.
+        settle_us: defaults.settle_us.max(config.timeout_ms * 2_000),
         exchange_interval_us: config.exchange_interval_ms * 1_000,
-        ..ShardOptions::new(config.id())
+        ..defaults
     }
 }
 

@@ -68,7 +68,10 @@ impl Reception {
             ClientMessage::Where { ticket, key } => {
                 say(link, &ServerMessage::Where { ticket, whereabouts: handle.whereabouts(&key) });
             }
-            ClientMessage::Status { ticket } => {
+            ClientMessage::Status { ticket } | ClientMessage::Scrub { ticket } => {
+                if matches!(message, ClientMessage::Scrub { .. }) {
+                    handle.lanes().iter().for_each(|lane| lane.send(LaneInput::Scrub));
+                }
                 let (handle, link) = (handle.clone(), link.clone());
                 self.runtime.spawn(async move {
                     let status = Box::new(handle.status().await);

@@ -38,6 +38,8 @@ pub struct NodeConfig {
     pub clock_ahead_max_ms: u64,
     /// For how long an operation id is remembered, and how old it may be. Default 600,000.
     pub op_id_window_ms: u64,
+    /// How often all rows are compared between owners; 0: only when asked for. Default 86,400,000.
+    pub scrub_interval_ms: u64,
     pub quic: QuicConfig,
     pub resp: RespConfig,
     pub http: HttpConfig,
@@ -149,6 +151,7 @@ impl NodeConfig {
             exchange_interval_ms: 1_000,
             clock_ahead_max_ms: 500,
             op_id_window_ms: 600_000,
+            scrub_interval_ms: 86_400_000,
             quic: QuicConfig { listen: listen(|member| &member.quic), frame_bytes_max: 16 << 20 },
             resp: RespConfig {
                 listen: listen(|member| &member.resp),

@@ -43,7 +43,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 34] = [
+    pub const ALL: [Planted; 29] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
@@ -69,15 +69,20 @@ impl Planted {
         Planted::FsyncClaimed,
         Planted::DeadlinesForgotten,
         Planted::TicketsUsedAgain,
-        Planted::SyncRowsNotSeen,
         Planted::FloorNotAsked,
-        Planted::HintsHoldNothing,
         Planted::OwnersNotAsked,
-        Planted::PromiseForgotten,
         Planted::FloorOfTheFastest,
+        Planted::ReadErrorsHidden,
+    ];
+
+    /// Bugs that need a rarer coincidence than the usual worlds meet in some thousand seeds. They are there to look for one by hand:
+    /// `tidewater sim --plant`.
+    pub const RARELY_SEEN: [Planted; 5] = [
+        Planted::HintsHoldNothing,
+        Planted::PromiseForgotten,
         Planted::LifeReopenedEarly,
         Planted::FloorsCountedOn,
-        Planted::ReadErrorsHidden,
+        Planted::SyncRowsNotSeen,
     ];
 
     pub fn name(self) -> &'static str {

@@ -29,6 +29,10 @@ pub enum ClientMessage {
         ticket: u64,
         key: Key,
     },
+    /// Compare all rows with the other owners, now. Answered by a status, which tells how far it has come.
+    Scrub {
+        ticket: u64,
+    },
     /// Answered with the layout and who is up.
     Layout {
         ticket: u64,

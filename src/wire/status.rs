@@ -35,6 +35,7 @@ pub struct NodeStatus {
     pub garbage: u64,
     /// Who keeps the oldest of them from it.
     pub held: Option<HeldStatus>,
+    pub scrub: ScrubStatus,
     /// Bytes of the store on disk.
     pub store_bytes: u64,
     /// Why the store is fenced, when it is.
@@ -64,6 +65,18 @@ pub struct HeldStatus {
     pub by: Vec<String>,
     /// They have answered that they keep hints or lag behind; otherwise they have not answered.
     pub told: bool,
+}
+
+/// How far the scrub under way has come, or what the last one came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    pub running: bool,
+    pub partitions: u64,
+    pub partitions_done: u64,
+    /// Partitions that could not be compared to their end: an owner was away, or they never had seen the same.
+    pub skipped: u64,
+    pub rows: u64,
+    pub findings: u64,
 }
 
 /// What one node knows of a key.

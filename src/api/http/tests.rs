@@ -82,6 +82,7 @@ fn status() -> NodeStatus {
         peer_lag: counts(&[("n2", 0), ("n3", 9)]),
         behind: 4,
         garbage: 7,
+        scrub: Default::default(),
         held: None,
         store_bytes: 1 << 40,
         fenced: None,
