@@ -23,6 +23,7 @@
 //!        node::replica       rows, seen, log: apply, read, mint
 //!        node::hints         what is kept for owners that are away
 //!        node::exchange      who lacks what, and asking for it
+//!        node::floor         when a delete row may go; node::scrub  whether owners hold the same
 //!                                         |
 //!     host::peers   one link to every member; many messages a frame, many frames a write, three classes of urgency
 //! ```
@@ -64,6 +65,14 @@
 //! on. The log is dropped up to the cut that every owner has reported. Who lacks what is below that cut (a new or wiped disk, a lost
 //! tail) is sent the partition's rows instead, and takes the sender's context only at the end. Whoever seems to lag for longer than it
 //! should take is asked again. Hints are handed over when their owner is back, and deleted after it has fsynced them.
+//!
+//! # Letting go
+//! A replica that has seen an entry and does not hold it has let it go, for whatever reason. So a delete row, an ended life, the floor
+//! of a counter or an operation id is dropped by each owner for itself, without a word, as soon as nothing can come any more that it
+//! would have to hold off. That is asked of *every* member, since any may be a stand-in: a time below which it mints nothing more,
+//! and that it keeps no hints; then, of the owners, that all have seen what any of them had (`node::floor`). A member that is away
+//! holds it, and is named. Life 0, which may begin again, is ended in three steps instead (`node::replica::collect`). A scrub compares
+//! what owners hold byte for byte, what merely waits to be dropped left out, and has the odd one out start anew (`node::scrub`).
 //!
 //! # The rooms
 //! One direction: `data < ring < wire < storage < node < net < {host, sim, client} < api < cli < main`. A room imports rooms to its

@@ -114,6 +114,8 @@ fn page(nodes: &[Told]) -> String {
 /// Each row once, with who holds it so.
 fn rows(nodes: &[Told]) -> String {
     let all: Vec<&str> = owners(nodes).map(|(name, _)| name).collect();
+    let silent = nodes.iter().any(|(_, known)| known.is_err());
+    let everywhere = if silent { "on all owners that answered" } else { "on all owners" };
     let mut holders: BTreeMap<(Path, String), Vec<&str>> = BTreeMap::new();
     for (name, known) in owners(nodes) {
         for (path, row) in &known.rows {
@@ -126,7 +128,7 @@ fn rows(nodes: &[Told]) -> String {
         return "no owner that answered holds anything of it\n".to_owned();
     }
     let line = |((_, entry), names): ((Path, String), Vec<&str>)| {
-        let on = if names == all { "on all owners".to_owned() } else { format!("only on {}", names.join(", ")) };
+        let on = if names == all { everywhere.to_owned() } else { format!("only on {}", names.join(", ")) };
         vec![entry, on]
     };
     columns(&holders.into_iter().map(line).collect::<Vec<_>>())
@@ -325,7 +327,7 @@ mod tests {
             "only on n1",
             "string hello, by 00000007.1",
             "n1 has waited",
-            "for n3, which have not answered",
+            "no answer yet from n3",
         ] {
             assert!(page.contains(told), "{told:?} is not in\n{page}");
         }

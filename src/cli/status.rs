@@ -173,13 +173,14 @@ impl Census {
 
 /// Who keeps delete rows from being dropped.
 pub fn held_by(held: &HeldStatus) -> String {
-    let why = if held.told { "which keep hints or lag behind" } else { "which have not answered" };
     let since = render::duration(Duration::from_millis(held.for_ms));
-    format!(
-        "has waited {since} to drop delete rows in partition {}, for {}, {why}",
-        held.partition.0,
-        held.by.join(", ")
-    )
+    let waited = format!("has waited {since} to drop delete rows in partition {}", held.partition.0);
+    let names = held.by.join(", ");
+    match (held.by.is_empty(), held.told) {
+        (true, _) => format!("{waited}; all have answered and it is soon done"),
+        (false, true) => format!("{waited}: there are hints at, or something is lacking at {names}"),
+        (false, false) => format!("{waited}: no answer yet from {names}"),
+    }
 }
 
 /// Why a node said nothing. It was asked once, so that how often and how long is no news.

@@ -393,6 +393,40 @@ async fn every_verb_speaks_json() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_deleted_is_explained_compared_and_dropped() {
+    within(LONGEST, async {
+        let cluster = Cluster::start(3).await;
+        cluster.until_seen_up(1, &["n2", "n3"]).await;
+        run(&cluster, "put gone x --write all --timeout 10s").await.expect(0);
+        run(&cluster, "sadd kept a b --write all --timeout 10s").await.expect(0);
+        told(
+            &run(&cluster, "explain kept").await.expect(0).out,
+            &["n2  owner  2 rows", "member a, by ", "on all owners"],
+        );
+        run(&cluster, "del gone --write all --timeout 10s").await.expect(0);
+        let explained = run(&cluster, "explain gone").await.expect(0);
+        told(&explained.out, &["n1  owner  1 row", "delete row, by ", "drop"]);
+        let json = run(&cluster, "explain gone --output json").await.expect(0).json();
+        assert_eq!(json["nodes"].as_array().map(Vec::len), Some(3), "{json}");
+        assert_eq!(json["nodes"][0]["rows"][0]["component"], "Register", "{json}");
+        told(&run(&cluster, "scrub --timeout 60s").await.expect(0).out, &["NODE  PARTITIONS", "n3    1,024"]);
+        // All nodes are there: nothing keeps the delete row for long.
+        loop {
+            let status = run(&cluster, "status --output json").await.expect(0).json();
+            let left = |node: &Value| node["garbage"].as_u64();
+            if status["nodes"].as_array().expect("nodes").iter().all(|node| left(node) == Some(0)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        told(&run(&cluster, "explain gone").await.expect(0).out, &["no owner that answered holds anything of it"]);
+        run(&cluster, "get gone --read all").await.expect(4);
+        assert_eq!(run(&cluster, "sismember kept a b --read all").await.expect(0).err, "");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_and_explain_tell_who_holds_a_key_and_who_answered() {
     within(LONGEST, async {
         let mut cluster = Cluster::start(3).await;

@@ -33,6 +33,9 @@ const STEP_MAX: usize = 256;
 /// What cannot go yet for another reason than the floor is looked at again after this, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 60_000;
 
+/// A note with the mark on it.
+type Marked = (Vec<u8>, Option<Hlc>);
+
 /// How far the collector has come in a partition.
 #[derive(Default)]
 pub struct Position {
@@ -228,7 +231,7 @@ impl Replica {
         partition: Partition,
         cut: &Cut,
         position: &Position,
-    ) -> Result<Vec<(Vec<u8>, Option<Hlc>)>, StoreError> {
+    ) -> Result<Vec<Marked>, StoreError> {
         let mut from = position.after.clone().unwrap_or_else(|| tagged(b'g', partition));
         if position.after.is_some() {
             from.push(0);
