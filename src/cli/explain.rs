@@ -323,7 +323,7 @@ mod tests {
             "partition 3",
             "n2  owner  1 row, lacks 1 mutation of the partition, keeps 1 hint for n3",
             "n3  -      does not answer: no answer",
-            "delete row, by 00000007.2, 4.0s ago",
+            "delete row, by 00000007.2, 4.0 s ago",
             "only on n1",
             "string hello, by 00000007.1",
             "n1 has waited",

@@ -389,6 +389,8 @@ async fn metrics_tell_everything_in_a_form_that_scrapers_take() {
         ("tidewater_peer_lag{peer=\"n2\"}", 0.0),
         ("tidewater_peer_lag{peer=\"n3\"}", 9.0),
         ("tidewater_behind", 4.0),
+        ("tidewater_garbage", 7.0),
+        ("tidewater_garbage_held_seconds", 0.0),
         ("tidewater_store_bytes", (1_u64 << 40) as f64),
         ("tidewater_fenced", 0.0),
         ("tidewater_peer_up{peer=\"n2\"}", 1.0),
