@@ -98,6 +98,8 @@ pub struct Shard {
     /// How far the rows of a full sync that did not come to its end have been entered as seen.
     entering: BTreeMap<Partition, bytes::Bytes>,
     scrub: Scrub,
+    /// What had been seen of the piece's partition when the others were asked for theirs.
+    scrub_seen: Context,
     alarms: Vec<String>,
     /// When the next scrub in the background begins.
     scrub_at_us: u64,
@@ -150,6 +152,7 @@ impl Shard {
             collect_at_us: u64::MAX,
             entering: BTreeMap::new(),
             scrub: Scrub::default(),
+            scrub_seen: Context::default(),
             alarms: Vec::new(),
             // Not all nodes at once, and none just after its start.
             scrub_at_us: match options.scrub_interval_us {
@@ -793,8 +796,10 @@ impl Shard {
         }
         let number = self.next;
         self.next += 1;
+        let seen = self.replica.state(turn, partition)?.seen.clone();
+        self.scrub_seen = seen.clone();
         for owner in &others {
-            let seen = self.replica.state(turn, partition)?.seen.clone();
+            let seen = seen.clone();
             background(out, *owner, partition, Body::Compare { number, seen, from, to: digest.next, wall_ms });
         }
         let finding = self.scrub.ask(number, digest.sum, digest.next, digest.rows, others.into_iter(), now.mono_us);
@@ -806,6 +811,10 @@ impl Shard {
         let Some(finding) = finding else { return Ok(()) };
         self.stats.add("scrub_findings_total", 1);
         let text = match finding {
+            // What has been taken since may be nowhere else: it must not be forgotten with the rest.
+            Finding::OddOneOut(partition) if self.replica.state(turn, partition)?.seen != self.scrub_seen => {
+                format!("{partition:?} here is not what all other owners held, and has changed since: scrub again")
+            }
             Finding::OddOneOut(partition) => {
                 self.stats.add("scrub_partitions_forgotten_total", 1);
                 self.replica.forget_partition(turn, partition)?;
