@@ -35,8 +35,6 @@ pub struct ScrubReport {
     pub skipped: u64,
     pub rows: u64,
     pub findings: u64,
-    /// When the last pass ended, in microseconds on the node's monotonic clock.
-    pub ended_us: Option<u64>,
 }
 
 /// The rows of a partition with key hashes from here on.
@@ -94,15 +92,14 @@ impl Scrub {
         self.next_us = now_us;
         self.piece = None;
         self.asked = None;
-        self.turn_page(now_us);
+        self.turn_page();
     }
 
-    fn turn_page(&mut self, now_us: u64) {
+    fn turn_page(&mut self) {
         self.piece = self.queue.pop_front().map(|partition| Piece { partition, from: 0 });
         (self.tries, self.doubts) = (0, 0);
         if self.piece.is_none() {
             self.report.running = false;
-            self.report.ended_us = Some(now_us);
         }
     }
 
@@ -138,7 +135,7 @@ impl Scrub {
         if self.tries > TRIES_MAX {
             self.report.skipped += 1;
             self.report.partitions_done += 1;
-            self.turn_page(now_us);
+            self.turn_page();
         }
     }
 
@@ -196,14 +193,14 @@ impl Scrub {
                 Some(from) => self.piece = Some(Piece { from, ..piece }),
                 None => {
                     self.report.partitions_done += 1;
-                    self.turn_page(now_us);
+                    self.turn_page();
                 }
             }
             return None;
         }
         self.report.findings += 1;
         self.report.partitions_done += 1;
-        self.turn_page(now_us);
+        self.turn_page();
         let agreed = others.len() > 1 && others.windows(2).all(|pair| pair[0] == pair[1]);
         Some(match agreed {
             true => Finding::OddOneOut(piece.partition),

@@ -334,7 +334,7 @@ impl Mutations<'_> {
 }
 
 /// What takes a counter row out of the sum.
-fn floor(path: &Path, row: &Row) -> Option<Effect> {
+pub fn floor(path: &Path, row: &Row) -> Option<Effect> {
     let put = match row {
         Row::Counter { tally: Some(tally), floor } if tally_is_live(&Some(*tally), floor) => {
             Put::Floor { upto: tally.dot.counter, total: tally.total }

@@ -21,6 +21,7 @@ use crate::data::mutation::{Effect, Mutation};
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, key_prefix, parse_row_key, row_key};
 use crate::data::row::{Life, Put, Row, tally_holds, tally_is_live};
+use crate::node::coordinator::plan;
 use crate::node::floor::Cut;
 use crate::node::planted::Planted;
 use crate::storage::{Space, StoreError};
@@ -428,7 +429,7 @@ impl Replica {
                     }
                 }
                 Way::Name if !part.content => {}
-                Way::Name if part.counts => floors.extend(floor_of(&path, &row)),
+                Way::Name if part.counts => floors.extend(plan::floor(&path, &row)),
                 _ => effects.push(Effect { path, removes: part.dots, put: None }),
             }
         }
@@ -590,16 +591,6 @@ fn of_life(path: &Path, row: &Row, life: Life) -> Option<Part> {
         }
     };
     (!dots.is_empty()).then_some(Part { dots, carries, counts, content })
-}
-
-/// What takes a count out of the sum.
-fn floor_of(path: &Path, row: &Row) -> Option<Effect> {
-    let put = match row {
-        Row::Counter { tally: Some(tally), .. } => Put::Floor { upto: tally.dot.counter, total: tally.total },
-        Row::Retried(retried) => Put::RetriedRemoved { amount: retried.amount },
-        _ => return None,
-    };
-    Some(Effect { path: path.clone(), removes: Vec::new(), put: Some(put) })
 }
 
 /// Rounded up, the coarser the farther it is: a key whose deadline is moved with every write leaves few notes.
