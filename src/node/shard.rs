@@ -81,6 +81,8 @@ pub struct ShardStatus {
     /// Who has held the floor for longest, since when, and where.
     pub held: Option<Held>,
     pub scrub: ScrubReport,
+    /// Partitions with rows of a full sync that did not come to its end, which are still being entered as seen.
+    pub unsure: u64,
     pub stats: Stats,
 }
 
@@ -266,6 +268,7 @@ impl Shard {
                 continue;
             }
             status.garbage += state.garbage;
+            status.unsure += u64::from(state.unsure);
             status.due += u64::from(self.replica.has_due(partition, self.replica.clock.last().wall_ms()));
             let mut behind = 0;
             for peer in self.view.owners(partition).filter(|peer| *peer != self.options.me) {

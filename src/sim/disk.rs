@@ -63,6 +63,17 @@ impl SimDisk {
         self.broken.replace(broken)
     }
 
+    /// A row is another from now on, or gone, as if it had always been so.
+    pub fn damage(&self, key: Bytes, value: Option<Bytes>) {
+        for spaces in [&self.live, &self.durable] {
+            let rows = &mut spaces.borrow_mut()[Space::Rows.index()];
+            match &value {
+                Some(value) => rows.insert(key.clone(), value.clone()),
+                None => rows.remove(&key),
+            };
+        }
+    }
+
     /// Keeps what is durable now, to be restored one day.
     pub fn back_up(&self) {
         let unsynced = self.unsynced() as u64;

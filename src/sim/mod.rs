@@ -37,6 +37,11 @@ use random::Random;
 use trace::Trace;
 use world::World;
 
+/// All partitions of a small cluster, compared three times where they differ.
+const SCRUBBED_WITHIN_US: u64 = 120_000_000;
+/// A partition taken anew.
+const MENDED_WITHIN_US: u64 = 60_000_000;
+
 /// How a run is made. The defaults are what the tests run.
 #[derive(Clone, Debug)]
 pub struct SimOptions {
@@ -167,5 +172,62 @@ fn heal(world: &mut World, options: &SimOptions) -> u64 {
     {
         world.violate(checker, message);
     }
+    scrub(world);
     level_after_us.unwrap_or(0)
+}
+
+/// All is level: a scrub must find nothing, and then what was damaged under everybody's eyes; and it is mended.
+fn scrub(world: &mut World) {
+    if !run_scrub(world) {
+        return;
+    }
+    // Later an owner may have just forgotten what was damaged.
+    let mut shards = world.nodes.iter().flat_map(|node| &node.shard);
+    if shards.any(|shard| shard.status().scrub.skipped > 0) {
+        return world.violate("scrub", "a scrub of owners that are level could not compare them".into());
+    }
+    let findings = |world: &World, of: &dyn Fn(usize) -> bool| -> u64 {
+        let shards = world.nodes.iter().enumerate().filter(|(node, _)| of(*node)).flat_map(|(_, node)| &node.shard);
+        shards.map(|shard| shard.status().scrub.findings).sum()
+    };
+    if findings(world, &|_| true) > 0 {
+        return world.violate("scrub", "a scrub of owners that are level found that they differ".into());
+    }
+    let Some(victim) = world.damage() else { return };
+    if !run_scrub(world) {
+        return;
+    }
+    if findings(world, &|node| node == victim) == 0 {
+        return world.violate("scrub", format!("node {victim} did not find its damaged row"));
+    }
+    let until_us = world.now_us + MENDED_WITHIN_US;
+    while let Err(message) = convergence::equal(world) {
+        if world.now_us > until_us {
+            world.violate("scrub", format!("what a scrub found was not mended: {message}"));
+        }
+        if world.violation.is_some() {
+            return;
+        }
+        world.run_until(world.now_us + 500_000);
+    }
+    if let Err((_, message)) = check::final_state(world) {
+        world.violate("scrub", format!("mended, and not what it was: {message}"));
+    }
+}
+
+/// Scrubs everywhere. False: a promise was broken.
+fn run_scrub(world: &mut World) -> bool {
+    if world.violation.is_some() {
+        return false;
+    }
+    world.scrub();
+    let until_us = world.now_us + SCRUBBED_WITHIN_US;
+    world.run_until(world.now_us + 100_000);
+    while world.violation.is_none() && world.is_scrubbing() {
+        if world.now_us > until_us {
+            world.violate("scrub", "a scrub does not come to its end".into());
+        }
+        world.run_until(world.now_us + 100_000);
+    }
+    world.violation.is_none()
 }

@@ -47,6 +47,8 @@ pub const RARE: &[(&str, &str)] = &[
     ("stand_in_coordinated_total", "a write coordinated by a stand-in"),
     ("stand_ins_asked_total", "a stand-in asked to keep a write"),
     ("sync_rows_entered_total", "rows entered of a full sync that did not come to its end"),
+    ("scrub_partitions_forgotten_total", "a partition that a scrub found to be damaged, taken anew"),
+    ("sim_rows_damaged", "a row damaged and nobody told"),
     ("sim_disks_restored", "an old copy of a disk restored"),
     ("sim_inputs_without_room", "a write met a disk that was nearly full"),
     ("stores_failed", "a store that failed and was fenced"),

@@ -3,7 +3,7 @@
 use crate::data::id::Partition;
 use crate::data::object::Object;
 use crate::data::op::Key;
-use crate::data::path::{Component, parse_row_key};
+use crate::data::path::{Component, Path, parse_row_key};
 use crate::data::row::Row;
 use crate::node::coordinator::digest_bytes;
 use crate::storage::{Space, StoreError};
@@ -40,15 +40,30 @@ impl Replica {
         let bound = |hash: u64| [&start[..], &hash.to_be_bytes()[..]].concat();
         let end = to.map_or_else(|| upper_bound(&start), bound);
         let mut current: Option<(u64, Key)> = None;
-        // The rows of a key by which its others are judged; they come before those.
+        // The rows of a key by which its others are judged; they come before those, but for the register before its deadlines.
         let mut object = Object::default();
+        let mut register: Option<(Vec<u8>, Path, Row)> = None;
+        let mut sum: u128 = 0;
+        let mut add = |object: &Object, at: &[u8], path: &Path, row: &Row| {
+            if let Some(row) = object.essential(path, row, wall_ms) {
+                let mut bytes = at.to_vec();
+                bytes.extend_from_slice(&codec::encode(&row));
+                sum = sum.wrapping_add(digest_bytes(&bytes));
+            }
+        };
         let mut damaged = None;
         turn.scan(Space::Rows, &bound(from), &end, &mut |at, value| {
             let Some((_, hash, key, path)) = parse_row_key(at) else {
                 damaged = Some(corrupt("a row key"));
                 return false;
             };
-            if current.as_ref().is_none_or(|(_, held)| *held != key) {
+            let other_key = current.as_ref().is_none_or(|(_, held)| *held != key);
+            if (other_key || path.component > Component::Deadline)
+                && let Some((at, path, row)) = register.take()
+            {
+                add(&object, &at, &path, &row);
+            }
+            if other_key {
                 let other_hash = current.as_ref().is_some_and(|(before, _)| *before != hash);
                 if other_hash && digest.rows >= rows_max as u64 {
                     digest.next = Some(hash);
@@ -73,13 +88,17 @@ impl Replica {
             if judges {
                 object.rows.insert(path.clone(), row.clone());
             }
-            if let Some(row) = object.essential(&path, &row, wall_ms) {
-                let mut bytes = at.to_vec();
-                bytes.extend_from_slice(&codec::encode(&row));
-                digest.sum = digest.sum.wrapping_add(digest_bytes(&bytes));
+            if path.component == Component::Register {
+                register = Some((at.to_vec(), path, row));
+            } else {
+                add(&object, at, &path, &row);
             }
             true
         })?;
+        if let Some((at, path, row)) = register {
+            add(&object, &at, &path, &row);
+        }
+        digest.sum = sum;
         match damaged {
             Some(error) => Err(error),
             None => Ok(digest),

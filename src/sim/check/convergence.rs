@@ -13,7 +13,7 @@ use crate::data::context::Context;
 use crate::data::id::Partition;
 use crate::data::object::Object;
 use crate::data::op::Key;
-use crate::data::path::{Path, parse_row_key};
+use crate::data::path::{Path, key_prefix, parse_row_key, row_key};
 use crate::data::row::Row;
 use crate::wire::codec;
 
@@ -52,6 +52,19 @@ pub fn equal(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The rows of a node that are not waiting to be dropped, of partitions that it owns.
+pub fn standing(world: &World, node: usize) -> Vec<(Bytes, Row)> {
+    let view = world.view_of(0);
+    let mut standing = Vec::new();
+    for partition in view.partitions_owned(world.nodes[node].id) {
+        for (key, rows_of_key) in essence(&rows(world, node, partition), world.true_ms()) {
+            let prefix = key_prefix(partition, &key);
+            standing.extend(rows_of_key.into_iter().map(|(path, row)| (row_key(&prefix, &path).into(), row)));
+        }
+    }
+    standing
 }
 
 /// What of the rows is not waiting to be dropped.
@@ -96,6 +109,9 @@ pub fn idle(world: &World) -> Result<(), String> {
         if status.due > 0 && !leapt {
             let (due, garbage, held) = (status.due, status.garbage, status.held);
             return Err(format!("node {at} has {garbage} rows to drop in {due} partitions; held: {held:?}"));
+        }
+        if status.unsure > 0 {
+            return Err(format!("node {at} still enters rows of {} partitions", status.unsure));
         }
         if status.under_way > 0 {
             return Err(format!("node {at} has {} requests under way", status.under_way));
