@@ -110,6 +110,8 @@ fn read<'a>(reader: &mut Reader<'a>, root: &Section<'a>, base: &Path) -> Option<
     config.clock_ahead_max_ms = reader.or(root, "clock_ahead_max", time_ms(1, 60_000), config.clock_ahead_max_ms);
     config.op_id_window_ms = reader.or(root, "op_id_window", time_ms(1_000, DAY_MS), config.op_id_window_ms);
     config.scrub_interval_ms = reader.or(root, "scrub_interval", time_ms(0, 365 * DAY_MS), config.scrub_interval_ms);
+    config.horizon_ms = reader.or(root, "horizon", time_ms(0, 3_650 * DAY_MS), config.horizon_ms);
+    config.sync_bytes_per_second = reader.or(root, "sync_rate", size(0, 1 << 40), config.sync_bytes_per_second);
     read_doors(reader, root, &mut config);
     read_limits(reader, root, &mut config);
     read_consistency(reader, root, &mut config);

@@ -279,6 +279,7 @@ mod tests {
             behind: 0,
             garbage: 0,
             scrub: Default::default(),
+            sync: Default::default(),
             held: None,
             store_bytes: 2048,
             fenced: None,

@@ -20,6 +20,11 @@ impl NodeId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
+/// What a node's data lie in, from an empty store until it is emptied: random. 0 is that of nobody. Unlike the incarnation it stays the
+/// same over crashes, so whoever must come back empty is known by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct StoreId(pub u64);
+
 /// The birth mark of one mutation: the `counter`-th of an incarnation in one partition. Counters start at 1 and have no holes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Dot {

@@ -79,12 +79,13 @@ pub async fn run(mut membership: Membership, mut inputs: mpsc::Receiver<GossipIn
 fn publish(membership: &mut Membership, handle: &Handle) {
     let mut view = None;
     while let Some(event) = membership.poll_event() {
-        let (node, up) = match event {
-            MembershipEvent::Up { node, .. } => (node, true),
-            MembershipEvent::Restarted { node, .. } => (node, membership.is_up(node)),
-            MembershipEvent::Down { node } => (node, false),
+        let (node, up, store) = match event {
+            MembershipEvent::Up { node, store, .. } => (node, true, Some(store)),
+            MembershipEvent::Restarted { node, store, .. } => (node, membership.is_up(node), Some(store)),
+            MembershipEvent::Down { node } => (node, false, None),
         };
         let base = view.take().unwrap_or_else(|| handle.view());
+        let base = store.map_or(base.clone(), |store| Arc::new(base.with_store(node, store)));
         let name = base.name_of(node).to_string();
         if base.is_up(node) != up {
             tracing::info!(node = name, up, "liveness");

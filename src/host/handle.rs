@@ -13,7 +13,7 @@ use crate::host::lane::{Common, LaneInput, LaneSender, ReplyTo, ScanReplyTo};
 use crate::node::shard::ShardStatus;
 use crate::ring::view::View;
 use crate::storage::Storage;
-use crate::wire::status::{HeldStatus, KeyStatus, NodeStatus, PeerStatus, ScrubStatus};
+use crate::wire::status::{AbsenceStatus, KeyStatus, NodeStatus, PeerStatus};
 
 /// A node, as its doors see it. Cheap to clone.
 #[derive(Clone)]
@@ -203,7 +203,6 @@ impl Handle {
     /// This node's account of itself. Asks every lane.
     pub async fn status(&self) -> NodeStatus {
         let mut sum = ShardStatus::default();
-        let mut scrub = ScrubStatus::default();
         let mut counters = std::collections::BTreeMap::new();
         for lane in &self.inner.lanes {
             let (reply, answer) = oneshot::channel();
@@ -217,13 +216,11 @@ impl Handle {
             sum.behind += part.behind;
             sum.pulls += part.pulls;
             sum.garbage += part.garbage;
-            scrub.running |= part.scrub.running;
-            scrub.partitions += part.scrub.partitions;
-            scrub.partitions_done += part.scrub.partitions_done;
-            scrub.skipped += part.scrub.skipped;
-            scrub.rows += part.scrub.rows;
-            scrub.findings += part.scrub.findings;
-            sum.held = [sum.held, part.held].into_iter().flatten().max_by_key(|held| held.for_us);
+            sum.scrub.add(&part.scrub);
+            sum.sync.add(&part.sync);
+            sum.fenced_out = sum.fenced_out.or(part.fenced_out);
+            sum.absences.extend(part.absences);
+            sum.held = [sum.held, part.held].into_iter().flatten().max_by_key(|held| held.for_ms);
             for (node, count) in part.hints_for {
                 *sum.hints_for.entry(node).or_insert(0) += count;
             }
@@ -269,15 +266,11 @@ impl Handle {
             peer_lag: sum.peer_lag.into_iter().map(|(node, lag)| (name_of(node), lag)).collect(),
             behind: sum.behind,
             garbage: sum.garbage,
-            scrub,
-            held: sum.held.map(|held| HeldStatus {
-                partition: held.partition,
-                for_ms: held.for_us / 1_000,
-                by: held.by.into_iter().map(name_of).collect(),
-                told: held.told,
-            }),
+            scrub: sum.scrub,
+            sync: sum.sync,
+            held: sum.held,
             store_bytes: common.store.size_bytes(),
-            fenced: common.store.fenced(),
+            fenced: common.store.fenced().or(sum.fenced_out.map(String::from)),
             peers: view
                 .peers_of(me)
                 .map(|member| PeerStatus {
@@ -287,6 +280,11 @@ impl Handle {
                     quic: member.quic.clone(),
                     up: view.is_up(member.id),
                     connected: common.peers.connected(member.id),
+                    absence: sum.absences.get(&member.id).map(|absence| AbsenceStatus {
+                        for_ms: absence.for_us / 1_000,
+                        left_ms: absence.left_us.map(|left_us| left_us / 1_000),
+                        fenced: absence.fenced,
+                    }),
                 })
                 .collect(),
             counters,

@@ -229,7 +229,7 @@ impl Lane {
                 self.fail(error, &mut out);
             }
             for alarm in self.shard.take_alarms() {
-                tracing::error!("SCRUB: {alarm}");
+                tracing::error!("ALARM: {alarm}");
             }
             if self.shard.take_amnesia() {
                 tracing::error!(

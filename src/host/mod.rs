@@ -26,7 +26,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::data::id::Incarnation;
+use crate::data::id::{Incarnation, StoreId};
 use crate::net::endpoint::{Endpoint, NetError};
 use crate::net::link::CloseCode;
 use crate::net::options::NetOptions;
@@ -36,7 +36,7 @@ use crate::node::replica::Turn;
 use crate::node::shard::Shard;
 use crate::node::turn::ShardOptions;
 use crate::ring::view::View;
-use crate::storage::{DataFolder, Fenced, FolderError, SharedStorage, Storage, StoreError};
+use crate::storage::{Batch, DataFolder, Fenced, FolderError, SharedStorage, Space, Storage, StoreError};
 
 use gossip::GossipInput;
 use handle::Handle;
@@ -101,6 +101,7 @@ impl Host {
         }
         let engine = open_store(&folder.store_path(), config.memory_bytes)?;
         let store = Arc::new(Fenced::new(engine));
+        let store_id = store_id(&*store)?;
         let net = NetOptions::for_frames(config.quic.frame_bytes_max as usize);
         let endpoint = Endpoint::bind(config.quic.listen, identity, net)?;
         let (gossip_sender, gossip_inputs) = gossip::channel();
@@ -124,7 +125,7 @@ impl Host {
         let mut senders = Vec::new();
         let mut threads = Vec::new();
         for lane in 0..lane_count {
-            let options = shard_options(config, lane, lane_count);
+            let options = ShardOptions { store: store_id, ..shard_options(config, lane, lane_count) };
             let mut turn = Turn::new(&*store as &dyn Storage);
             let shard = Shard::start(options, view.clone(), incarnation, clock::now(), &mut turn)?;
             drop(turn);
@@ -139,7 +140,7 @@ impl Host {
         let members: Vec<_> = config.layout.members.iter().map(|member| member.id).collect();
         // Later starts are newer: the wall clock only breaks no tie that the start count has not broken.
         let generation = (start.starts << 32) | (clock::random_u64() >> 32);
-        let membership = Membership::new(me, generation, &members, config.swim.clone(), clock::random_u64());
+        let membership = Membership::new(me, generation, store_id, &members, config.swim.clone(), clock::random_u64());
         tokio::spawn(gossip::run(membership, gossip_inputs, handle.clone(), peers.clone()));
         peers.set_members(config.layout.members.iter().map(|member| PeerMember {
             id: member.id,
@@ -211,11 +212,28 @@ fn shard_options(config: &NodeConfig, lane: u16, lanes: u16) -> ShardOptions {
         clock_ahead_max_ms: config.clock_ahead_max_ms,
         op_id_window_ms: config.op_id_window_ms,
         scrub_interval_us: config.scrub_interval_ms * 1_000,
+        horizon_us: config.horizon_ms * 1_000,
+        sync_bytes_per_second: config.sync_bytes_per_second.div_ceil(u64::from(lanes)),
         // No request may outlive it.
         settle_us: defaults.settle_us.max(config.timeout_ms * 2_000),
         exchange_interval_us: config.exchange_interval_ms * 1_000,
         ..defaults
     }
+}
+
+/// What the store is known by: drawn when it is empty, and gone when it is emptied.
+fn store_id(store: &dyn Storage) -> Result<StoreId, StoreError> {
+    // Meta  'i'  -> it
+    const AT: &[u8] = b"i";
+    if let Some(bytes) = store.get(Space::Meta, AT)? {
+        let damaged = || StoreError::Corrupt { doing: "starting", message: "the store's id is not 8 bytes".into() };
+        return Ok(StoreId(u64::from_be_bytes(bytes[..].try_into().map_err(|_| damaged())?)));
+    }
+    let id = StoreId(clock::random_u64().max(1));
+    let mut batch = Batch::new();
+    batch.put(Space::Meta, AT, id.0.to_be_bytes().to_vec());
+    store.commit(&batch, true)?;
+    Ok(id)
 }
 
 fn lane_count(config: &NodeConfig) -> u16 {

@@ -40,6 +40,10 @@ pub struct NodeConfig {
     pub op_id_window_ms: u64,
     /// How often all rows are compared between owners; 0: only when asked for. Default 86,400,000.
     pub scrub_interval_ms: u64,
+    /// A member that is away for longer is fenced: it must come back empty; 0: never. Default 604,800,000.
+    pub horizon_ms: u64,
+    /// How fast the rows of full syncs may come in, in bytes a second; 0: as fast as they can. Default 64 MiB.
+    pub sync_bytes_per_second: u64,
     pub quic: QuicConfig,
     pub resp: RespConfig,
     pub http: HttpConfig,
@@ -152,6 +156,8 @@ impl NodeConfig {
             clock_ahead_max_ms: 500,
             op_id_window_ms: 600_000,
             scrub_interval_ms: 86_400_000,
+            horizon_ms: 604_800_000,
+            sync_bytes_per_second: 64 << 20,
             quic: QuicConfig { listen: listen(|member| &member.quic), frame_bytes_max: 16 << 20 },
             resp: RespConfig {
                 listen: listen(|member| &member.resp),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::data::context::Context;
 use crate::data::id::{Dot, NodeId, Partition};
+use crate::wire::status::SyncStatus;
 
 /// Pulls under way in one lane.
 const PULLS_MAX: usize = 32;
@@ -53,6 +54,8 @@ pub struct Promise {
     pub left: bool,
     /// Where the page that was asked for begins.
     pub after: Option<Bytes>,
+    /// It is to be asked for then, in monotonic microseconds; `None`: it has been.
+    pub due_us: Option<u64>,
 }
 
 impl Exchange {
@@ -166,10 +169,47 @@ impl Exchange {
         }
     }
 
-    /// The next page is asked for.
-    pub fn ask_page(&mut self, partition: Partition, after: Bytes) {
-        if let Some(promise) = self.pulls.get_mut(&partition).and_then(|pull| pull.full.as_mut()) {
-            promise.after = Some(after);
+    /// The next page is to be asked for at that time.
+    pub fn ask_page(&mut self, partition: Partition, after: Bytes, due_us: u64) {
+        if let Some(pull) = self.pulls.get_mut(&partition) {
+            pull.deadline_us = due_us + PULL_TIMEOUT_US;
+            if let Some(promise) = &mut pull.full {
+                promise.after = Some(after);
+                promise.due_us = Some(due_us);
+            }
+        }
+    }
+
+    /// A page that is due, of whom it is to be asked, and after which row. It is taken as asked for.
+    pub fn next_page(&mut self, now_us: u64) -> Option<(NodeId, Partition, Bytes)> {
+        self.pulls.iter_mut().find_map(|(partition, pull)| {
+            let promise = pull.full.as_mut()?;
+            promise.due_us.take_if(|due_us| *due_us <= now_us)?;
+            Some((pull.from, *partition, promise.after.clone()?))
+        })
+    }
+
+    /// When the next page is due.
+    pub fn pages_due_us(&self) -> Option<u64> {
+        self.pulls.values().filter_map(|pull| pull.full.as_ref()?.due_us).min()
+    }
+
+    /// Full syncs under way and how far they have come, with those that are done and their rows.
+    pub fn syncs(&self, done: u64, rows: u64) -> SyncStatus {
+        let full = self.pulls.values().filter_map(|pull| pull.full.as_ref());
+        // Rows lie in the order of 64-bit hashes behind the partition's number: where the page begins tells the share.
+        let share = |promise: &Promise| {
+            let hash =
+                promise.after.as_ref().and_then(|at| at.get(2..10)?.try_into().ok()).map_or(0, u64::from_be_bytes);
+            (u128::from(hash) * 1_000 >> 64) as u64
+        };
+        let shares: Vec<u64> = full.map(share).collect();
+        SyncStatus {
+            under_way: shares.len() as u64,
+            permille: shares.iter().sum::<u64>() / (shares.len() as u64).max(1),
+            waiting: self.ready.len() as u64,
+            done,
+            rows,
         }
     }
 

@@ -11,7 +11,8 @@
 //! 5. **Reached.** Every owner says that it has seen all of the cut, and this one must have seen whatever they had by then: what they
 //!    minted before they knew of the removal.
 //!
-//! A member that is away or keeps hints holds the floor for all: `status` names it. (Causal stability: Baquero, Almeida, Shoker,
+//! A member that is away or keeps hints holds the floor for all: `status` names it, and beyond the horizon it is fenced and left out
+//! (`node::fence`). (Causal stability: Baquero, Almeida, Shoker,
 //! "Making operation-based CRDTs operation-based", 2014; the floor is the same for what is ordered by stamps instead of dots.)
 //!
 //! This machine decides whom to ask what; the shard sends and answers, `replica::collect` drops.
@@ -22,7 +23,7 @@ use crate::data::clock::Hlc;
 use crate::data::context::Context;
 use crate::data::id::{NodeId, Partition};
 use crate::node::planted::Planted;
-use crate::wire::message::{Answer, Question, Ticket};
+use crate::wire::message::{Answer, Fence, Question, Ticket};
 
 /// An answer that has not come for this long is asked for again.
 const AGAIN_US: u64 = 3_000_000;
@@ -44,6 +45,8 @@ pub struct Cut {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
+    /// Whoever is to be left out must be away for all others too, before anybody fences it.
+    Away,
     Floor,
     Settling,
     Hints,
@@ -56,6 +59,8 @@ struct Ask {
     number: Ticket,
     step: Step,
     since_us: u64,
+    /// Members that are fenced, and not asked.
+    without: Vec<Fence>,
     /// Who has not answered as it must.
     waiting: BTreeSet<NodeId>,
     /// Those that said what keeps them from it.
@@ -67,6 +72,21 @@ struct Ask {
     cut_us: u64,
     cut: Cut,
     reached: Context,
+}
+
+impl Ask {
+    fn start_over(&mut self, members: &[NodeId]) {
+        self.step = if self.without.is_empty() { Step::Floor } else { Step::Away };
+        self.cut = Cut { floor: Hlc(u64::MAX), began: self.cut.began, target: Context::default() };
+        self.reached = Context::default();
+        self.waiting = members.iter().copied().filter(|node| !is_among(&self.without, *node)).collect();
+        self.holding.clear();
+        self.again_us.clear();
+    }
+}
+
+fn is_among(fences: &[Fence], node: NodeId) -> bool {
+    fences.iter().any(|fence| fence.node == node)
 }
 
 /// Why nothing is dropped in a partition yet.
@@ -110,13 +130,15 @@ impl Floors {
         began: Hlc,
         now_us: u64,
         members: impl Iterator<Item = NodeId>,
+        without: Vec<Fence>,
     ) {
         let cut = Cut { floor: Hlc(u64::MAX), began, target: Context::default() };
         let ask = Ask {
             number,
-            step: Step::Floor,
+            step: if without.is_empty() { Step::Floor } else { Step::Away },
             since_us: now_us,
-            waiting: members.collect(),
+            waiting: members.filter(|node| !is_among(&without, *node)).collect(),
+            without,
             holding: BTreeSet::new(),
             again_us: BTreeMap::new(),
             settled_us: 0,
@@ -139,6 +161,7 @@ impl Floors {
                 ask.cut.floor = if fastest { ask.cut.floor.max(floor) } else { ask.cut.floor.min(floor) };
                 true
             }
+            (Step::Away, Answer::Away(away)) => away,
             (Step::Hints, Answer::Hints(keeps)) => !keeps,
             (Step::Seen, Answer::Seen(seen)) => {
                 ask.cut.target.join(&seen);
@@ -174,15 +197,14 @@ impl Floors {
         let mut questions = Vec::new();
         for (partition, ask) in &mut self.asks {
             if matches!(ask.step, Step::Reached | Step::Done) && ask.cut_us + REACHED_MAX_US <= now_us {
-                ask.step = Step::Floor;
-                ask.cut = Cut { floor: Hlc(u64::MAX), began: ask.cut.began, target: Context::default() };
-                ask.reached = Context::default();
-                ask.waiting = members.iter().copied().collect();
-                ask.holding.clear();
-                ask.again_us.clear();
+                ask.start_over(members);
             }
             if ask.waiting.is_empty() {
                 let next: Vec<NodeId> = match ask.step {
+                    Step::Away => {
+                        ask.step = Step::Floor;
+                        members.to_vec()
+                    }
                     Step::Floor => {
                         ask.step = Step::Settling;
                         ask.settled_us = now_us + self.settle_us;
@@ -207,11 +229,13 @@ impl Floors {
                     }
                     Step::Settling | Step::Done => Vec::new(),
                 };
-                ask.waiting.extend(next);
+                let without = &ask.without;
+                ask.waiting.extend(next.into_iter().filter(|node| !is_among(without, *node)));
                 ask.again_us.clear();
             }
             let question = match ask.step {
-                Step::Floor => Question::Floor,
+                Step::Away => Question::Away { members: ask.without.clone() },
+                Step::Floor => Question::Floor { without: ask.without.clone() },
                 Step::Hints => Question::Hints,
                 Step::Seen | Step::Reached => Question::Seen,
                 Step::Settling | Step::Done => continue,
@@ -219,11 +243,23 @@ impl Floors {
             for node in ask.waiting.iter().filter(|node| is_up(**node)) {
                 if ask.again_us.get(node).is_none_or(|again_us| *again_us <= now_us) {
                     ask.again_us.insert(*node, now_us + AGAIN_US);
-                    questions.push((*partition, *node, ask.number, question));
+                    questions.push((*partition, *node, ask.number, question.clone()));
                 }
             }
         }
         questions
+    }
+
+    /// These are fenced, or are to be: whoever waits for one of them asks anew, without it. And with it, if it is back.
+    pub fn leave_out(&mut self, without: &[Fence], members: &[NodeId]) {
+        for ask in self.asks.values_mut() {
+            let back = ask.without.iter().any(|fence| !without.contains(fence));
+            let waits = without.iter().any(|fence| ask.waiting.contains(&fence.node) && !ask.without.contains(fence));
+            if back || waits {
+                ask.without = without.to_vec();
+                ask.start_over(members);
+            }
+        }
     }
 
     /// A partition in which everything below the cut may go, now that this node has seen what the owners had. It is not asked for
@@ -281,7 +317,7 @@ mod tests {
     #[test]
     fn everybody_is_asked_and_nothing_goes_before_all_have_answered() {
         let mut floors = Floors::new(SETTLE_US, 1);
-        floors.begin(P, 7, Hlc(5), 0, [NodeId(1), NodeId(2), NodeId(3)].into_iter());
+        floors.begin(P, 7, Hlc(5), 0, [NodeId(1), NodeId(2), NodeId(3)].into_iter(), Vec::new());
         assert_eq!(asked(&mut floors, 0).len(), 3);
         assert!(asked(&mut floors, 1).is_empty(), "it has just been asked");
         assert_eq!(asked(&mut floors, AGAIN_US).len(), 3, "no answer came");
@@ -291,7 +327,10 @@ mod tests {
         floors.take(AT_US, NodeId(3), P, 6, Answer::Floor(Some(Hlc(70))));
         assert_eq!(floors.oldest(9).map(|held| (held.by, held.told)), Some((vec![NodeId(3)], true)));
         assert!(asked(&mut floors, AT_US).is_empty(), "it has just said no");
-        assert_eq!(asked(&mut floors, AT_US + HOLDING_AGAIN_US), [(NodeId(3), Question::Floor)]);
+        assert_eq!(
+            asked(&mut floors, AT_US + HOLDING_AGAIN_US),
+            [(NodeId(3), Question::Floor { without: Vec::new() })]
+        );
         floors.take(AT_US, NodeId(3), P, 7, Answer::Floor(Some(Hlc(85))));
         let begun_us = AT_US + HOLDING_AGAIN_US;
         assert!(asked(&mut floors, begun_us).is_empty(), "it settles");
@@ -324,7 +363,7 @@ mod tests {
     #[test]
     fn a_cut_that_cannot_be_reached_is_asked_for_anew() {
         let mut floors = Floors::new(0, 1);
-        floors.begin(P, 7, Hlc(5), 0, [NodeId(1), NodeId(2), NodeId(3)].into_iter());
+        floors.begin(P, 7, Hlc(5), 0, [NodeId(1), NodeId(2), NodeId(3)].into_iter(), Vec::new());
         asked(&mut floors, 0);
         for node in [1, 2, 3] {
             floors.take(AT_US, NodeId(node), P, 7, Answer::Floor(Some(Hlc(9))));
@@ -351,7 +390,7 @@ mod tests {
     #[test]
     fn a_hint_that_came_late_holds_it_too() {
         let mut floors = Floors::new(0, 1);
-        floors.begin(P, 7, Hlc(5), 0, [NodeId(1), NodeId(2), NodeId(3)].into_iter());
+        floors.begin(P, 7, Hlc(5), 0, [NodeId(1), NodeId(2), NodeId(3)].into_iter(), Vec::new());
         asked(&mut floors, 0);
         for node in [1, 2, 3] {
             floors.take(AT_US, NodeId(node), P, 7, Answer::Floor(Some(Hlc(9))));

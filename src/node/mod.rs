@@ -6,6 +6,7 @@
 //!                                          ├── hints         what is kept for owners that are away
 //!                                          ├── exchange      who lacks what, and asking for it
 //!                                          ├── floor         what nobody needs any more
+//!                                          ├── fence         who was away for so long that it must come back empty
 //!                                          └── scrub         whether owners really hold the same
 //!            datagrams ──> membership ──> who is up
 //! ```
@@ -17,6 +18,7 @@
 
 pub mod coordinator;
 pub mod exchange;
+pub mod fence;
 pub mod floor;
 pub mod hints;
 pub mod membership;

@@ -40,10 +40,12 @@ pub enum Planted {
     LifeReopenedEarly,
     FloorsCountedOn,
     ReadErrorsHidden,
+    FencesNotAgreed,
+    NotStampedAgain,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 29] = [
+    pub const ALL: [Planted; 30] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
@@ -73,16 +75,18 @@ impl Planted {
         Planted::OwnersNotAsked,
         Planted::FloorOfTheFastest,
         Planted::ReadErrorsHidden,
+        Planted::NotStampedAgain,
     ];
 
     /// Bugs that need a rarer coincidence than the usual worlds meet in some thousand seeds. They are there to look for one by hand:
     /// `tidewater sim --plant`.
-    pub const RARELY_SEEN: [Planted; 5] = [
+    pub const RARELY_SEEN: [Planted; 6] = [
         Planted::HintsHoldNothing,
         Planted::PromiseForgotten,
         Planted::LifeReopenedEarly,
         Planted::FloorsCountedOn,
         Planted::SyncRowsNotSeen,
+        Planted::FencesNotAgreed,
     ];
 
     pub fn name(self) -> &'static str {
@@ -122,6 +126,8 @@ impl Planted {
             Planted::LifeReopenedEarly => "life_reopened_early",
             Planted::FloorsCountedOn => "floors_counted_on",
             Planted::ReadErrorsHidden => "read_errors_hidden",
+            Planted::FencesNotAgreed => "fences_not_agreed",
+            Planted::NotStampedAgain => "not_stamped_again",
         }
     }
 
@@ -161,6 +167,8 @@ impl Planted {
             Planted::PromiseForgotten => "nothing is minted below a promised floor",
             Planted::FloorOfTheFastest => "the floor is the least that any member promised",
             Planted::LifeReopenedEarly => "life 0 begins again when all have seen that it is empty",
+            Planted::FencesNotAgreed => "a member is left out of a floor when every other has fenced it",
+            Planted::NotStampedAgain => "a write that met a newer stamp is stamped again above it",
             Planted::ReadErrorsHidden => "what could not be read is not absent",
             Planted::FloorsCountedOn => "what was removed whole from a counter is not counted on",
         }

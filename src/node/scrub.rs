@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::data::id::{NodeId, Partition};
 use crate::wire::message::Ticket;
+use crate::wire::status::ScrubStatus;
 
 /// Rows that one piece has, about.
 pub const PIECE_ROWS: usize = 2_048;
@@ -24,18 +25,6 @@ const DOUBT_US: u64 = 2_000_000;
 const TRIES_MAX: u32 = 20;
 /// Differences in a row until they are believed.
 const DOUBTS_MAX: u32 = 3;
-
-/// What a pass found so far, or the last one in all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ScrubReport {
-    pub running: bool,
-    pub partitions: u64,
-    pub partitions_done: u64,
-    /// Partitions that could not be compared to their end: an owner was away, or they never had seen the same.
-    pub skipped: u64,
-    pub rows: u64,
-    pub findings: u64,
-}
 
 /// The rows of a partition with key hashes from here on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +64,7 @@ pub struct Scrub {
     doubts: u32,
     next_us: u64,
     pause_us: u64,
-    report: ScrubReport,
+    report: ScrubStatus,
 }
 
 impl Scrub {
@@ -87,7 +76,7 @@ impl Scrub {
             return;
         }
         self.queue = partitions.collect();
-        self.report = ScrubReport { running: true, partitions: self.queue.len() as u64, ..ScrubReport::default() };
+        self.report = ScrubStatus { running: true, partitions: self.queue.len() as u64, ..ScrubStatus::default() };
         self.pause_us = pause_us;
         self.next_us = now_us;
         self.piece = None;
@@ -103,7 +92,7 @@ impl Scrub {
         }
     }
 
-    pub fn report(&self) -> ScrubReport {
+    pub fn report(&self) -> ScrubStatus {
         self.report
     }
 

@@ -3,31 +3,32 @@
 //! It decides nothing about requests (that is the coordinator), rows (the replica), hints or rounds (the exchange); it hands each
 //! input to its machine and carries answers from one to another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::data::clock::Now;
 use crate::data::context::Context;
-use crate::data::id::{Dot, Incarnation, NodeId, Partition, mix64};
+use crate::data::id::{Dot, Incarnation, NodeId, Partition, StoreId, mix64};
 use crate::data::object::Object;
 use crate::data::op::Key;
-use crate::data::op::{RequestError, ScanPage, ScanRequest};
+use crate::data::op::{RequestError, Response, ScanPage, ScanRequest};
 use crate::data::path::{Path, parse_row_key};
 use crate::data::row::Row;
 use crate::ring::view::View;
 use crate::storage::{Space, Storage, StoreError};
-use crate::wire::message::{Answer, Body, Kept, PeerMessage, Question, Reading, Refusal, Rows, Scope, Ticket};
-use crate::wire::status::{HeldStatus, KeyStatus};
+use crate::wire::message::{Answer, Body, Fence, Kept, PeerMessage, Question, Reading, Refusal, Rows, Scope, Ticket};
+use crate::wire::status::{HeldStatus, KeyStatus, ScrubStatus, SyncStatus};
 
 use super::coordinator::{Coordinator, Desk, Origin, digest, plan};
 use super::exchange::{Exchange, Promise};
+use super::fence::{Absence, Fences};
 use super::floor::{Cut, Floors, Held};
 use super::hints::Hints;
 use super::planted::Planted;
 use super::replica::collect::Position;
-use super::replica::sync::RowPage;
+use super::replica::sync::{RowPage, size as row_bytes};
 use super::replica::{Replica, Turn, decode, upper_bound};
-use super::scrub::{Finding, PIECE_ROWS, Piece, Scrub, ScrubReport};
+use super::scrub::{Finding, PIECE_ROWS, Piece, Scrub};
 use super::turn::{DoorTicket, Input, Outbox, ShardOptions, Stats, Traffic};
 
 /// Rows that a scan looks at before it ends its page, found something or not.
@@ -45,6 +46,10 @@ const COLLECT_PAUSE_US: u64 = 5_000;
 /// Between two pieces of a scrub: one that was asked for, and one in the background.
 const SCRUB_PAUSE_US: u64 = 5_000;
 const SCRUB_BACKGROUND_PAUSE_US: u64 = 100_000;
+/// What a node that was away beyond the horizon tells.
+const FENCED_OUT: &str = "it was away for longer than the horizon, and what it holds is no part of the cluster any more; stop it, empty \
+                          its data folder, and start it again: the others bring it everything";
+
 /// Rows of one key that are told when it is explained.
 const EXPLAINED_ROWS_MAX: usize = 256;
 
@@ -60,6 +65,12 @@ struct Delivery {
     owner: NodeId,
     partition: Partition,
     at: Vec<u8>,
+    deadline_us: u64,
+}
+
+/// A hint on its way to the other owners, who bring it to the one that is away themselves.
+struct Collapse {
+    waiting: BTreeSet<NodeId>,
     deadline_us: u64,
 }
 
@@ -79,10 +90,15 @@ pub struct ShardStatus {
     /// Partitions in which something waits for the floor: rows, or operation ids to be forgotten.
     pub due: u64,
     /// Who has held the floor for longest, since when, and where.
-    pub held: Option<Held>,
-    pub scrub: ScrubReport,
+    pub held: Option<HeldStatus>,
+    pub scrub: ScrubStatus,
     /// Partitions with rows of a full sync that did not come to its end, which are still being entered as seen.
     pub unsure: u64,
+    pub sync: SyncStatus,
+    /// Others have fenced this node, and why it takes nothing.
+    pub fenced_out: Option<&'static str>,
+    /// Members that are away, or fenced.
+    pub absences: BTreeMap<NodeId, Absence>,
     pub stats: Stats,
 }
 
@@ -94,6 +110,9 @@ pub struct Shard {
     hints: Hints,
     exchange: Exchange,
     floors: Floors,
+    fences: Fences,
+    /// Others have fenced this node.
+    fenced_out: bool,
     /// A partition in which what the cut allows is being dropped.
     collecting: Option<(Partition, Cut, Position)>,
     collect_at_us: u64,
@@ -105,8 +124,13 @@ pub struct Shard {
     alarms: Vec<String>,
     /// When the next scrub in the background begins.
     scrub_at_us: u64,
+    /// Before this no further page of a full sync is asked for.
+    page_at_us: u64,
     scans: BTreeMap<Ticket, Scanning>,
     deliveries: BTreeMap<Ticket, Delivery>,
+    /// By where the hint lies; and which acknowledgement is for which.
+    collapses: BTreeMap<Vec<u8>, Collapse>,
+    collapsing: BTreeMap<Ticket, Vec<u8>>,
     /// What all owners had seen at an earlier moment: up to there the log goes when it is old enough.
     cuts: BTreeMap<Partition, (Context, u64)>,
     next: Ticket,
@@ -144,12 +168,16 @@ impl Shard {
         let tickets = Ticket::from(options.lane) << 48 | begin;
         let mut floors = Floors::new(options.settle_us, options.collect_rest_us);
         floors.planted = options.planted;
+        let mut fences = Fences::load(turn, options.horizon_us)?;
+        fences.observe(&view, options.me, now.mono_us);
         Ok(Self {
             coordinator: Coordinator::new(tickets),
             replica,
             hints,
             exchange,
             floors,
+            fences,
+            fenced_out: false,
             collecting: None,
             collect_at_us: u64::MAX,
             entering: BTreeMap::new(),
@@ -161,8 +189,11 @@ impl Shard {
                 0 => u64::MAX,
                 interval_us => now.mono_us + interval_us / 2 + mix64(incarnation.0) % (interval_us / 2 + 1),
             },
+            page_at_us: 0,
             scans: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            collapses: BTreeMap::new(),
+            collapsing: BTreeMap::new(),
             cuts: BTreeMap::new(),
             next: tickets | (1 << 47),
             round_at_us: now.mono_us,
@@ -175,6 +206,10 @@ impl Shard {
 
     /// Takes one input. An error means that the store failed: the turn must be thrown away and the store fenced.
     pub fn handle(&mut self, now: Now, input: Input, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        if self.fenced_out {
+            self.refuse(input, out);
+            return Ok(());
+        }
         match input {
             Input::Request { ticket, request } => {
                 let (coordinator, mut desk) = self.desk(now, turn, out);
@@ -199,7 +234,31 @@ impl Shard {
         }
     }
 
+    /// Nothing is taken and nothing asked: what is held here is no part of the cluster any more.
+    fn refuse(&mut self, input: Input, out: &mut Outbox) {
+        let node = self.view.name_of(self.options.me).to_string();
+        let cause = FENCED_OUT.to_string();
+        match input {
+            Input::Request { ticket, .. } => {
+                let result = Err(RequestError::StoreFailed { node, cause, mutation: false });
+                out.replies.push((ticket, Response { result, receipt: Default::default() }));
+            }
+            Input::Scan { ticket, .. } => {
+                out.pages.push((ticket, Err(RequestError::StoreFailed { node, cause, mutation: false })));
+            }
+            Input::Message { from, message } => {
+                let refused = message.refused(&node, Refusal::StoreFailed { cause });
+                out.sends.extend(refused.map(|message| (from, Traffic::Foreground, message)));
+            }
+            Input::View(view) => self.view = view,
+            Input::Scrub | Input::LinkUp(_) | Input::LinkDown(_) => {}
+        }
+    }
+
     pub fn handle_timeout(&mut self, now: Now, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        if self.fenced_out {
+            return Ok(());
+        }
         let (coordinator, mut desk) = self.desk(now, turn, out);
         coordinator.handle_timeout(&mut desk)?;
         if now.mono_us >= self.round_at_us {
@@ -214,15 +273,20 @@ impl Shard {
         if now.mono_us >= self.collect_at_us {
             self.collect(now, turn)?;
         }
+        self.ask_pages(now, out);
         self.fail_scans(out, |scanning| scanning.deadline_us <= now.mono_us);
         Ok(())
     }
 
     /// When `handle_timeout` wants to be called next, in monotonic microseconds.
     pub fn poll_timeout(&self) -> u64 {
+        if self.fenced_out {
+            return u64::MAX;
+        }
         let scans = self.scans.values().map(|scan| scan.deadline_us).min();
         let scrub = self.scrub_at_us.min(self.scrub.poll_timeout());
-        let others = [self.coordinator.poll_timeout(), scans, Some(self.collect_at_us), Some(scrub)];
+        let pages = self.exchange.pages_due_us();
+        let others = [self.coordinator.poll_timeout(), scans, Some(self.collect_at_us), Some(scrub), pages];
         others.into_iter().flatten().fold(self.round_at_us, u64::min)
     }
 
@@ -257,8 +321,11 @@ impl Shard {
             log_entries: self.replica.log_entries,
             under_way: self.coordinator.under_way() as u64,
             pulls: self.exchange.pulls() as u64,
-            held: self.floors.oldest(self.replica.now_us),
+            held: self.floors.oldest(self.replica.now_us).map(|held| held_status(held, &self.view)),
             scrub: self.scrub.report(),
+            sync: self.exchange.syncs(self.stats.get("syncs_done_total"), self.stats.get("sync_rows_total")),
+            fenced_out: self.fenced_out(),
+            absences: self.fences.absences(&self.view, self.options.me, self.replica.now_us).collect(),
             stats: self.stats.clone(),
             ..ShardStatus::default()
         };
@@ -294,12 +361,7 @@ impl Shard {
                 hints.insert(self.view.name_of(owner).to_string(), count);
             }
         }
-        let held = self.floors.held(partition, now.mono_us).map(|held| HeldStatus {
-            partition,
-            for_ms: held.for_us / 1_000,
-            by: held.by.into_iter().map(|node| self.view.name_of(node).to_string()).collect(),
-            told: held.told,
-        });
+        let held = self.floors.held(partition, now.mono_us).map(|held| held_status(held, &self.view));
         let syncing = self.exchange.promised(partition).is_some();
         let state = self.replica.state(turn, partition)?;
         Ok(KeyStatus {
@@ -355,6 +417,25 @@ impl Shard {
             self.stats.add("messages_refused_total", 1);
             return Ok(());
         }
+        if let Body::Fenced { store } = body {
+            // Not to be answered: two that fence each other would never end.
+            if store == self.options.store {
+                self.fence_out(now, from, out);
+            }
+            return Ok(());
+        }
+        if self.fences.is_fenced(&self.view, from) {
+            self.stats.add("fenced_messages_total", 1);
+            let store = self.view.store_of(from);
+            if store != StoreId::default() {
+                background(out, from, partition, Body::Fenced { store });
+            }
+            let name = self.view.name_of(self.options.me);
+            let refusal = Refusal::Busy { cause: "the asker is fenced".to_string() };
+            let refused = PeerMessage { partition, body }.refused(name, refusal);
+            out.sends.extend(refused.map(|message| (from, Traffic::Foreground, message)));
+            return Ok(());
+        }
         match body {
             Body::Replicate { ticket, delta, hint_for, sync } => {
                 let result = self.replicate(now, partition, &delta, hint_for, turn)?;
@@ -370,6 +451,9 @@ impl Shard {
                         self.deliver_hints(now, delivery.owner, delivery.partition, turn, out)?;
                     }
                     return Ok(());
+                }
+                if let Some(at) = self.collapsing.remove(&ticket) {
+                    return self.take_collapsed(from, at, result.is_ok(), turn);
                 }
                 let (coordinator, mut desk) = self.desk(now, turn, out);
                 coordinator.handle_ack(&mut desk, from, ticket, result)?;
@@ -496,6 +580,8 @@ impl Shard {
                 let finding = self.scrub.take(from, number, digest, now.mono_us);
                 self.found(finding, turn)?;
             }
+            // Taken above.
+            Body::Fenced { .. } => {}
             Body::Scan { ticket, scan } => {
                 let page = self.scan_here(now, &scan, turn)?;
                 reply(out, from, partition, Body::ScanReply { ticket, page: Ok(page) });
@@ -558,6 +644,7 @@ impl Shard {
 
     fn handle_view(&mut self, now: Now, view: Arc<View>, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
         let before = std::mem::replace(&mut self.view, view);
+        self.fences.observe(&self.view, self.options.me, now.mono_us);
         let peers: Vec<NodeId> = self.view.peers_of(self.options.me).map(|member| member.id).collect();
         for peer in peers {
             match (before.is_up(peer), self.view.is_up(peer)) {
@@ -617,7 +704,9 @@ impl Shard {
                     stable.push((partition, cut));
                 }
                 let early = self.options.planted == Planted::LogDroppedEarly;
-                let others = view.owners(partition).filter(|peer| *peer != me && !early);
+                let fences = &self.fences;
+                let others =
+                    view.owners(partition).filter(|peer| *peer != me && !early && !fences.is_fenced(&view, *peer));
                 let cut = || (self.exchange.stable(partition, &state.seen, others), now.mono_us);
                 self.cuts.entry(partition).or_insert_with(cut);
             }
@@ -632,9 +721,16 @@ impl Shard {
         self.seek_floors(now, turn, out)?;
         self.enter_rows(now, turn)?;
         self.deliveries.retain(|_, delivery| delivery.deadline_us > now.mono_us);
-        let owed: Vec<(NodeId, Partition)> = self.hints.owed().filter(|(owner, _)| view.is_up(*owner)).collect();
+        self.collapses.retain(|_, collapse| collapse.deadline_us > now.mono_us);
+        let collapses = &self.collapses;
+        self.collapsing.retain(|_, at| collapses.contains_key(at));
+        let owed: Vec<(NodeId, Partition)> = self.hints.owed().collect();
         for (owner, partition) in owed {
-            self.deliver_hints(now, owner, partition, turn, out)?;
+            if self.fences.is_fenced(&view, owner) || self.is_short_of_room() && !view.is_up(owner) {
+                self.collapse_hints(now, owner, partition, turn, out)?;
+            } else {
+                self.deliver_hints(now, owner, partition, turn, out)?;
+            }
         }
         Ok(())
     }
@@ -642,6 +738,10 @@ impl Shard {
     /// Begins to ask for a floor where something waits for one, and goes on where it has begun.
     fn seek_floors(&mut self, now: Now, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
         let view = self.view.clone();
+        let me = self.options.me;
+        let without = self.fences.without(&view, me, now.mono_us);
+        let all: Vec<NodeId> = view.layout.members.iter().map(|member| member.id).collect();
+        self.floors.leave_out(&without, &all);
         let wall_ms = self.replica.clock.last().wall_ms().max(now.wall_ms);
         let begin: Vec<Partition> = self
             .replica
@@ -663,8 +763,7 @@ impl Shard {
             }
             let number = self.next;
             self.next += 1;
-            let members = view.layout.members.iter().map(|member| member.id);
-            self.floors.begin(partition, number, began, now.mono_us, members);
+            self.floors.begin(partition, number, began, now.mono_us, all.iter().copied(), without.clone());
         }
         self.ask(now, turn, out)
     }
@@ -722,15 +821,129 @@ impl Shard {
     ) -> Result<Answer, StoreError> {
         let keeps = self.hints.has_any(partition) && self.options.planted != Planted::HintsHoldNothing;
         Ok(match question {
-            Question::Floor if keeps => Answer::Floor(None),
-            Question::Floor => {
+            Question::Floor { without } if !self.fence(now, &without, turn, out) || keeps => Answer::Floor(None),
+            Question::Floor { .. } => {
                 // A promise that a power cut takes back is none.
                 out.sync = true;
                 Answer::Floor(Some(self.replica.promise(turn, now, partition)?))
             }
+            Question::Away { members } => {
+                let is_away =
+                    |fence: &Fence| self.fences.is_away(&self.view, *fence, now.mono_us, self.options.settle_us);
+                Answer::Away(members.iter().all(is_away) || self.options.planted == Planted::FencesNotAgreed)
+            }
             Question::Hints => Answer::Hints(keeps),
             Question::Seen => Answer::Seen(self.replica.state(turn, partition)?.seen.clone()),
         })
+    }
+
+    /// Are all of these fenced here, now if not before?
+    fn fence(&mut self, now: Now, without: &[Fence], turn: &mut Turn, out: &mut Outbox) -> bool {
+        if self.options.planted == Planted::FencesNotAgreed {
+            return true;
+        }
+        let settle_us = self.options.settle_us;
+        without.iter().all(|fence| match self.fences.agree(turn, &self.view, *fence, now.mono_us, settle_us) {
+            None => false,
+            Some(false) => true,
+            Some(true) => {
+                out.sync = true;
+                self.stats.add("members_fenced_total", 1);
+                let name = self.view.name_of(fence.node);
+                self.alarms.push(format!(
+                    "{name} has been away beyond the horizon and is fenced: empty its data folder before it comes back"
+                ));
+                true
+            }
+        })
+    }
+
+    /// Another says that this node has been away beyond the horizon.
+    fn fence_out(&mut self, now: Now, by: NodeId, out: &mut Outbox) {
+        self.fenced_out = true;
+        let name = self.view.name_of(self.options.me).to_string();
+        let by = self.view.name_of(by);
+        self.alarms.push(format!("{by} has fenced this node: {FENCED_OUT}"));
+        self.fail_all(now, out, |mutation| RequestError::StoreFailed {
+            node: name.clone(),
+            cause: FENCED_OUT.to_string(),
+            mutation,
+        });
+    }
+
+    /// Why this node takes nothing any more, if others have fenced it.
+    pub fn fenced_out(&self) -> Option<&'static str> {
+        self.fenced_out.then_some(FENCED_OUT)
+    }
+
+    /// Has this node fenced a store?
+    pub fn has_fenced(&self, node: NodeId, store: StoreId) -> bool {
+        self.fences.has_fenced(node, store)
+    }
+
+    /// Hints fill so much of their room that those collapse which the other owners can bring themselves.
+    fn is_short_of_room(&self) -> bool {
+        self.hints.bytes > self.options.hint_bytes_max / 4 * 3
+    }
+
+    /// Hands hints for an owner that is away, or fenced, to the other owners instead. When enough of them hold the writes durably,
+    /// exchange brings those to the one that is away, and the hints go.
+    fn collapse_hints(
+        &mut self,
+        now: Now,
+        owner: NodeId,
+        partition: Partition,
+        turn: &mut Turn,
+        out: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        let view = self.view.clone();
+        let is_there = |node: &NodeId| *node != owner && view.is_up(*node) && !self.fences.is_fenced(&view, *node);
+        let others: Vec<NodeId> = view.owners(partition).filter(is_there).collect();
+        // As many as a quorum of stand-ins would have been, so that no acknowledgement gets weaker.
+        let needed = if self.fences.is_fenced(&view, owner) { 1 } else { 2.min(view.owner_count().saturating_sub(1)) };
+        if others.len() < needed.max(1) {
+            return Ok(());
+        }
+        for (at, delta) in self.hints.page(turn, owner, partition, self.options.page_bytes)? {
+            if self.collapses.contains_key(&at) {
+                continue;
+            }
+            let waiting = others.iter().copied().filter(|node| *node != self.options.me).collect();
+            let collapse = Collapse { waiting, deadline_us: now.mono_us + HINT_RETRY_US };
+            if others.contains(&self.options.me) {
+                self.replica.take(turn, now, &delta, false)?;
+                out.sync = true;
+            }
+            for to in &collapse.waiting {
+                let ticket = self.next;
+                self.next += 1;
+                self.collapsing.insert(ticket, at.clone());
+                let delta = delta.clone();
+                background(out, *to, partition, Body::Replicate { ticket, delta, hint_for: None, sync: true });
+            }
+            if collapse.waiting.is_empty() {
+                self.hints.drop_one(turn, &at)?;
+                self.stats.add("hints_collapsed_total", 1);
+            } else {
+                self.collapses.insert(at, collapse);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_collapsed(&mut self, from: NodeId, at: Vec<u8>, taken: bool, turn: &mut Turn) -> Result<(), StoreError> {
+        let Some(collapse) = self.collapses.get_mut(&at) else { return Ok(()) };
+        if taken {
+            collapse.waiting.remove(&from);
+        }
+        if !taken || collapse.waiting.is_empty() {
+            self.collapses.remove(&at);
+        }
+        if taken && !self.collapses.contains_key(&at) {
+            self.hints.drop_one(turn, &at)?;
+            self.stats.add("hints_collapsed_total", 1);
+        }
+        Ok(())
     }
 
     fn begin_collecting(&mut self, now: Now) {
@@ -884,10 +1097,16 @@ impl Shard {
         if first {
             let left = self.replica.begin_sync(turn, partition)?;
             let left = left || self.exchange.promised(partition).is_some_and(|before| before.left);
-            self.exchange.begin_full_sync(partition, Promise { seen, dead, left, after: after.clone() });
+            self.exchange.begin_full_sync(partition, Promise { seen, dead, left, after: after.clone(), due_us: None });
         }
         let Promise { seen: promised, dead, left, .. } = self.exchange.promised(partition).cloned().unwrap_or_default();
         self.stats.add("sync_rows_total", rows.len() as u64);
+        let bytes: u64 = rows.iter().map(|(at, row)| (at.len() + row_bytes(row)) as u64).sum();
+        self.stats.add("sync_bytes_total", bytes);
+        if self.options.sync_bytes_per_second > 0 {
+            let wait_us = bytes.saturating_mul(1_000_000) / self.options.sync_bytes_per_second;
+            self.page_at_us = self.page_at_us.max(now.mono_us) + wait_us;
+        }
         self.replica.take_row_page(turn, now, partition, &context, after.as_ref(), rows, next.as_ref())?;
         let dead = if self.options.planted == Planted::DeadNotSent { Vec::new() } else { dead };
         if self.options.planted == Planted::SyncTrustedEarly {
@@ -895,16 +1114,24 @@ impl Shard {
         }
         match next {
             Some(next) => {
-                self.exchange.ask_page(partition, next.clone());
-                background(out, from, partition, Body::SyncPull { after: Some(next) });
+                self.exchange.ask_page(partition, next, now.mono_us.max(self.page_at_us));
+                self.ask_pages(now, out);
             }
             None => {
                 self.replica.finish_sync(turn, partition, &promised, &dead, left)?;
+                self.stats.add("syncs_done_total", 1);
                 self.exchange.end_pull(partition);
                 self.pull_next(now, turn, out)?;
             }
         }
         Ok(())
+    }
+
+    /// Asks for the next pages of full syncs, as fast as they may come.
+    fn ask_pages(&mut self, now: Now, out: &mut Outbox) {
+        while let Some((from, partition, after)) = self.exchange.next_page(now.mono_us) {
+            background(out, from, partition, Body::SyncPull { after: Some(after) });
+        }
     }
 
     /// Sends the next hints of a partition to their owner, unless some are under way.
@@ -918,7 +1145,7 @@ impl Shard {
     ) -> Result<(), StoreError> {
         let under_way =
             self.deliveries.values().any(|delivery| delivery.owner == owner && delivery.partition == partition);
-        if under_way || !self.view.is_up(owner) {
+        if under_way || !self.view.is_up(owner) || self.fences.is_fenced(&self.view, owner) {
             return Ok(());
         }
         if owner == self.options.me {
@@ -1045,6 +1272,15 @@ impl Shard {
                 out.pages.push((scanning.ticket, Err(error)));
             }
         }
+    }
+}
+
+fn held_status(held: Held, view: &View) -> HeldStatus {
+    HeldStatus {
+        partition: held.partition,
+        for_ms: held.for_us / 1_000,
+        by: held.by.into_iter().map(|node| view.name_of(node).to_string()).collect(),
+        told: held.told,
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::data::consistency::Consistency;
-use crate::data::id::NodeId;
+use crate::data::id::{NodeId, StoreId};
 use crate::data::op::{Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::node::planted::Planted;
 use crate::ring::view::View;
@@ -92,6 +92,12 @@ pub struct ShardOptions {
     pub collect_rest_us: u64,
     /// How often all rows are compared between owners, in microseconds; 0: only when asked for.
     pub scrub_interval_us: u64,
+    /// A member that is away for longer is fenced, in microseconds; 0: never.
+    pub horizon_us: u64,
+    /// What this node's data lie in.
+    pub store: StoreId,
+    /// How fast the rows of full syncs may come in, in bytes a second; 0: as fast as they can.
+    pub sync_bytes_per_second: u64,
     /// Bytes of one page of log rows, rows or hints.
     pub page_bytes: usize,
     /// A rule to break, for the simulator.
@@ -119,6 +125,9 @@ impl ShardOptions {
             settle_us: 10_000_000,
             collect_rest_us: 20_000_000,
             scrub_interval_us: 24 * 3_600 * 1_000_000,
+            horizon_us: 0,
+            sync_bytes_per_second: 0,
+            store: StoreId::default(),
             page_bytes: 256 << 10,
             planted: Planted::None,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::layout::{Layout, Member};
 use super::slot;
 use super::table::Table;
-use crate::data::id::{NodeId, Partition};
+use crate::data::id::{NodeId, Partition, StoreId};
 use crate::data::op::{Key, Whereabouts};
 
 /// Layout, table and liveness. Cloning it, or changing who is up, copies one flag per member and shares the rest.
@@ -15,6 +15,8 @@ pub struct View {
     places: Arc<Places>,
     /// `up[i]` speaks of `layout.members[i]`.
     up: Vec<bool>,
+    /// What each member's data lie in, as far as it is known.
+    stores: Vec<StoreId>,
 }
 
 /// What a layout alone decides, laid out for looking up.
@@ -42,7 +44,8 @@ impl View {
     pub fn with_liveness(layout: Arc<Layout>, mut up: Vec<bool>) -> Self {
         up.resize(layout.members.len(), false);
         let places = Arc::new(Places::new(&layout));
-        Self { layout, places, up }
+        let stores = vec![StoreId::default(); up.len()];
+        Self { layout, places, up, stores }
     }
 
     /// The same with everybody up.
@@ -64,6 +67,20 @@ impl View {
             *flag = up;
         }
         view
+    }
+
+    /// The same with what a member's data lie in. A stranger changes nothing.
+    pub fn with_store(&self, node: NodeId, store: StoreId) -> Self {
+        let mut view = self.clone();
+        if let Some(held) = self.place(node).and_then(|at| view.stores.get_mut(at)) {
+            *held = store;
+        }
+        view
+    }
+
+    /// What a member's data lie in, as it said when it was last up. `StoreId(0)`: not known.
+    pub fn store_of(&self, node: NodeId) -> StoreId {
+        self.place(node).map_or(StoreId::default(), |at| self.stores[at])
     }
 
     /// The owners of a partition, the first to be asked first. None for a partition that there is not.

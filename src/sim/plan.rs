@@ -137,6 +137,8 @@ pub struct Plan {
     pub op_id_window_ms: u64,
     /// Longer than any message is under way.
     pub settle_us: u64,
+    /// Who is away for longer is fenced; 0: nobody.
+    pub horizon_us: u64,
     /// One turn in a million of these ends in a crash between the commit and the sending.
     pub crash_at_turn_ppm: u32,
     pub faults: Vec<Fault>,
@@ -207,6 +209,7 @@ impl Plan {
                 + weather.delay_max_us
                 + weather.tail_us
                 + if weather.double_ppm > 0 { 2_000_000 } else { 0 },
+            horizon_us: *random.fork("horizon").pick(&[0, 0, 1_000_000, 2_500_000]),
             op_id_window_ms: *windows.pick(&[5_000, 20_000, 600_000]),
             partitions: *draw.pick(&[1, 2, 4, 8]),
             clients: draw.between(2, 6) as usize,

@@ -30,6 +30,11 @@ pub const RARE: &[(&str, &str)] = &[
     ("hints_delivered_total", "hints handed to their owner"),
     ("hints_kept_total", "a hint kept by a stand-in"),
     ("hints_refused_total", "a hint refused for want of room"),
+    (
+        "hints_collapsed_total",
+        "a hint that the other owners took instead, for want of room or because its owner is fenced",
+    ),
+    ("members_fenced_out", "a member that was away beyond the horizon, emptied and taken back"),
     ("lives_reopened_total", "life 0 begun again after it had ended"),
     ("log_trimmed_total", "log entries dropped that every owner has"),
     ("op_ids_forgotten_total", "operation ids forgotten after their window"),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::clock::{Hlc, Stamp};
 use crate::data::context::Context;
-use crate::data::id::{Dot, NodeId, OpId, Partition};
+use crate::data::id::{Dot, NodeId, OpId, Partition, StoreId};
 use crate::data::mutation::Delta;
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::data::path::{Component, Path};
@@ -123,6 +123,10 @@ pub enum Body {
         number: Ticket,
         digest: Option<u128>,
     },
+    /// Nothing of yours is taken: you were away beyond the horizon, and what lies in this store is no part of the cluster any more.
+    Fenced {
+        store: StoreId,
+    },
     Scan {
         ticket: Ticket,
         scan: ScanRequest,
@@ -133,11 +137,20 @@ pub enum Body {
     },
 }
 
+/// A member that was away beyond the horizon, and what its data lay in: nothing that comes from there is taken any more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Fence {
+    pub node: NodeId,
+    pub store: StoreId,
+}
+
 /// What a member is asked before an owner drops anything.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Question {
-    /// Promise to mint nothing more here below a time of yours.
-    Floor,
+    /// Promise to mint nothing more here below a time of yours, and to take nothing from these any more.
+    Floor { without: Vec<Fence> },
+    /// Are these away, as you see it, and have been for so long that nothing of theirs is under way to you?
+    Away { members: Vec<Fence> },
     /// Do you keep hints here?
     Hints,
     /// What have you seen?
@@ -146,8 +159,9 @@ pub enum Question {
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Answer {
-    /// `None`: it keeps hints, and can promise nothing for them.
+    /// `None`: it keeps hints, and can promise nothing for them; or one of those to be fenced is here.
     Floor(Option<Hlc>),
+    Away(bool),
     Hints(bool),
     Seen(Context),
 }

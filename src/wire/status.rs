@@ -36,6 +36,7 @@ pub struct NodeStatus {
     /// Who keeps the oldest of them from it.
     pub held: Option<HeldStatus>,
     pub scrub: ScrubStatus,
+    pub sync: SyncStatus,
     /// Bytes of the store on disk.
     pub store_bytes: u64,
     /// Why the store is fenced, when it is.
@@ -54,6 +55,32 @@ pub struct PeerStatus {
     pub up: bool,
     /// A link is open at this moment.
     pub connected: bool,
+    /// It is away, or fenced.
+    pub absence: Option<AbsenceStatus>,
+}
+
+/// A member that is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AbsenceStatus {
+    /// Milliseconds since it was last up, or since the node that tells it started.
+    pub for_ms: u64,
+    /// Milliseconds until it is fenced; `None`: it is, or never will be.
+    pub left_ms: Option<u64>,
+    /// Nothing that it brings is taken until it comes back empty.
+    pub fenced: bool,
+}
+
+/// Partitions that are taken whole from another owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SyncStatus {
+    pub under_way: u64,
+    /// How far those under way have come on average, in thousandths.
+    pub permille: u64,
+    /// Partitions that are to be asked for, whole or in part.
+    pub waiting: u64,
+    /// Done since the start, and rows taken for it.
+    pub done: u64,
+    pub rows: u64,
 }
 
 /// Why nothing is dropped in a partition yet.
@@ -100,4 +127,29 @@ pub struct KeyStatus {
     pub syncing: bool,
     /// Milliseconds since 1970 on this node's clock.
     pub wall_ms: u64,
+}
+
+impl ScrubStatus {
+    /// Adds another lane's.
+    pub fn add(&mut self, other: &ScrubStatus) {
+        self.running |= other.running;
+        self.partitions += other.partitions;
+        self.partitions_done += other.partitions_done;
+        self.skipped += other.skipped;
+        self.rows += other.rows;
+        self.findings += other.findings;
+    }
+}
+
+impl SyncStatus {
+    /// Adds another lane's.
+    pub fn add(&mut self, other: &SyncStatus) {
+        let under_way = self.under_way + other.under_way;
+        let come = self.permille * self.under_way + other.permille * other.under_way;
+        self.permille = come / under_way.max(1);
+        self.under_way = under_way;
+        self.waiting += other.waiting;
+        self.done += other.done;
+        self.rows += other.rows;
+    }
 }

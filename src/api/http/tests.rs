@@ -64,6 +64,7 @@ fn status() -> NodeStatus {
         quic: "127.0.0.1:9001".into(),
         up,
         connected,
+        absence: None,
     };
     let counts = |pairs: &[(&str, u64)]| pairs.iter().map(|(name, count)| (name.to_string(), *count)).collect();
     NodeStatus {
@@ -83,6 +84,7 @@ fn status() -> NodeStatus {
         behind: 4,
         garbage: 7,
         scrub: Default::default(),
+        sync: Default::default(),
         held: None,
         store_bytes: 1 << 40,
         fenced: None,

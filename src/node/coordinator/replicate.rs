@@ -183,7 +183,9 @@ impl Coordinator {
             return Ok(());
         };
         match result {
-            Ok(Kept { newer: Some(stamp), .. }) if replicating.stamps < STAMPS_MAX => {
+            Ok(Kept { newer: Some(stamp), .. })
+                if replicating.stamps < STAMPS_MAX && desk.options.planted != Planted::NotStampedAgain =>
+            {
                 return self.stamp_again(desk, running, replicating, stamp.hlc);
             }
             Ok(kept) => {

@@ -4,13 +4,13 @@
 //! packet   = header [count:u16 member*count]        the bracket is absent in announce and turn-undead
 //! header   = version:u8 source:identity incarnation:u16 destination:identity kind:u8 [about:identity] [probe:u8]
 //! member   = identity incarnation:u16 state:u8
-//! identity = node:u64 generation:u64 renewals:u32
+//! identity = node:u64 generation:u64 renewals:u32 store:u64
 //! ```
 
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, Message, State};
 
-use crate::data::id::NodeId;
+use crate::data::id::{NodeId, StoreId};
 
 /// One process of one node, as the cluster knows it. Ordered: of two with the same node, the higher is the later one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,19 +20,21 @@ pub(super) struct Identity {
     pub(super) generation: u64,
     /// How many times this process was declared down and came back.
     pub(super) renewals: u32,
+    /// What its data lie in.
+    pub(super) store: StoreId,
 }
 
 impl Identity {
     /// The least identity of a node: greets whoever answers to that id.
     pub(super) fn anyone(node: NodeId) -> Self {
-        Self { node, generation: 0, renewals: 0 }
+        Self { node, generation: 0, renewals: 0, store: StoreId(0) }
     }
 
-    /// One that beats `rival` as a new start would. `None` at the end of all numbers.
-    pub(super) fn above(rival: Self) -> Option<Self> {
+    /// One that beats `rival` as a new start would, over the same store as before. `None` at the end of all numbers.
+    pub(super) fn above(self, rival: Self) -> Option<Self> {
         match rival.generation.checked_add(1) {
-            Some(generation) => Some(Self { node: rival.node, generation, renewals: 0 }),
-            None => foca::Identity::renew(&rival),
+            Some(generation) => Some(Self { generation, renewals: 0, ..self }),
+            None => Some(Self { generation: rival.generation, renewals: rival.renewals.checked_add(1)?, ..self }),
         }
     }
 }
@@ -53,8 +55,8 @@ impl foca::Identity for Identity {
     }
 }
 
-const VERSION: u8 = 1;
-const IDENTITY_BYTES: usize = 8 + 8 + 4;
+const VERSION: u8 = 2;
+const IDENTITY_BYTES: usize = 8 + 8 + 4 + 8;
 const MEMBER_BYTES: usize = IDENTITY_BYTES + 2 + 1;
 /// Up to and with the kind.
 const HEADER_BYTES: usize = 1 + IDENTITY_BYTES + 2 + IDENTITY_BYTES + 1;
@@ -221,11 +223,17 @@ fn put_identity(identity: &Identity, buf: &mut impl BufMut) {
     buf.put_u64(identity.node.0);
     buf.put_u64(identity.generation);
     buf.put_u32(identity.renewals);
+    buf.put_u64(identity.store.0);
 }
 
 fn get_identity(buf: &mut impl Buf) -> Result<Identity, PacketError> {
     need(buf, IDENTITY_BYTES)?;
-    Ok(Identity { node: NodeId(buf.get_u64()), generation: buf.get_u64(), renewals: buf.get_u32() })
+    Ok(Identity {
+        node: NodeId(buf.get_u64()),
+        generation: buf.get_u64(),
+        renewals: buf.get_u32(),
+        store: StoreId(buf.get_u64()),
+    })
 }
 
 fn get_probe(buf: &mut impl Buf) -> Result<u8, PacketError> {
@@ -240,10 +248,8 @@ mod tests {
     use super::*;
 
     fn identity() -> impl Strategy<Value = Identity> {
-        (any::<u64>(), any::<u64>(), any::<u32>()).prop_map(|(node, generation, renewals)| Identity {
-            node: NodeId(node),
-            generation,
-            renewals,
+        (any::<u64>(), any::<u64>(), any::<u32>(), any::<u64>()).prop_map(|(node, generation, renewals, store)| {
+            Identity { node: NodeId(node), generation, renewals, store: StoreId(store) }
         })
     }
 
@@ -313,12 +319,12 @@ mod tests {
     #[test]
     fn later_identities_win() {
         use foca::Identity as _;
-        let first = Identity { node: NodeId(7), generation: 3, renewals: 5 };
+        let first = Identity { node: NodeId(7), generation: 3, renewals: 5, store: StoreId(1) };
         let renewed = first.renew().unwrap();
-        let restarted = Identity::above(first).unwrap();
+        let restarted = first.above(first).unwrap();
         assert!(renewed.win_addr_conflict(&first) && !first.win_addr_conflict(&renewed));
         assert!(restarted.win_addr_conflict(&renewed));
-        let last = Identity { node: NodeId(7), generation: u64::MAX, renewals: u32::MAX };
-        assert_eq!(Identity::above(last), None);
+        let last = Identity { node: NodeId(7), generation: u64::MAX, renewals: u32::MAX, store: StoreId(1) };
+        assert_eq!(last.above(last), None);
     }
 }

@@ -16,7 +16,7 @@ use foca::{Foca, Member, Message, NoCustomBroadcast, OwnedNotification, State, T
 
 use super::options::SwimOptions;
 use super::packet::{Identity, Packet, PacketCodec};
-use crate::data::id::{NodeId, mix64};
+use crate::data::id::{NodeId, StoreId, mix64};
 
 /// Datagrams waiting to be sent, at most. They are made a few at a time; only a host that never polls gets there.
 const TRANSMIT_BOUND: usize = 1_024;
@@ -32,11 +32,11 @@ const HASTE_US: u64 = 100_000;
 /// What changed. A member not yet heard of counts as down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MembershipEvent {
-    /// The member answers. `generation` tells which start of it.
-    Up { node: NodeId, generation: u64 },
+    /// The member answers. `generation` tells which start of it, `store` what its data lie in.
+    Up { node: NodeId, generation: u64, store: StoreId },
     /// Another process than the one known so far speaks for the member. Followed by `Up` if the member was down, and on its own
     /// if the restart was quicker than the suspicion: either way what the old process had in memory is gone.
-    Restarted { node: NodeId, generation: u64 },
+    Restarted { node: NodeId, generation: u64, store: StoreId },
     /// The member was declared down, said goodbye, or left the layout.
     Down { node: NodeId },
 }
@@ -117,9 +117,16 @@ impl Membership {
     /// `generation` should be higher than at the last start (a boot count, or the wall clock); should it not be, the node
     /// steps over what the others remember, one round trip later. Options outside of what is allowed are moved to the nearest
     /// that is. `seed` decides whom to ping in which order: different for each node, the same for the same story.
-    pub fn new(me: NodeId, generation: u64, members: &[NodeId], options: SwimOptions, seed: u64) -> Self {
+    pub fn new(
+        me: NodeId,
+        generation: u64,
+        store: StoreId,
+        members: &[NodeId],
+        options: SwimOptions,
+        seed: u64,
+    ) -> Self {
         let options = options.clamped();
-        let identity = Identity { node: me, generation, renewals: 0 };
+        let identity = Identity { node: me, generation, renewals: 0, store };
         let peers = members.iter().filter(|node| **node != me).map(|node| (*node, Peer::default())).collect();
         Self {
             me,
@@ -341,7 +348,7 @@ impl Membership {
         if self.stepped_over_at_us.is_some_and(|at_us| self.now_us < at_us + HASTE_US) {
             return false;
         }
-        let Some(identity) = Identity::above(memory) else {
+        let Some(identity) = self.foca.identity().above(memory) else {
             return false;
         };
         self.stepped_over_at_us = Some(self.now_us);
@@ -508,7 +515,7 @@ impl Membership {
         if let Some(peer) = self.peers.get_mut(&id.node) {
             peer.up = true;
             peer.generation = Some(id.generation);
-            self.tell(MembershipEvent::Up { node: id.node, generation: id.generation });
+            self.tell(MembershipEvent::Up { node: id.node, generation: id.generation, store: id.store });
         }
     }
 
@@ -527,7 +534,7 @@ impl Membership {
             && before != id.generation
         {
             peer.generation = Some(id.generation);
-            self.tell(MembershipEvent::Restarted { node: id.node, generation: id.generation });
+            self.tell(MembershipEvent::Restarted { node: id.node, generation: id.generation, store: id.store });
         }
     }
 }

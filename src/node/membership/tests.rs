@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{Membership, MembershipEvent, SwimOptions};
-use crate::data::id::{NodeId, hash64, mix64};
+use crate::data::id::{NodeId, StoreId, hash64, mix64};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -63,7 +63,7 @@ impl World {
 
     fn start(&mut self, node: NodeId, generation: u64) {
         let seed = mix64(self.seed ^ node.0 ^ (generation << 32));
-        let machine = Membership::new(node, generation, &self.members, SwimOptions::default(), seed);
+        let machine = Membership::new(node, generation, StoreId(node.0), &self.members, SwimOptions::default(), seed);
         self.nodes.insert(node, machine);
     }
 
@@ -217,7 +217,7 @@ fn a_restart_is_up_at_once_whatever_its_generation() {
             assert_eq!(world.downs(), 0, "{name}: nobody falls by it");
             let generation = world.at(3).generation();
             for (_, at, event) in &world.events {
-                if let MembershipEvent::Up { node: NodeId(3), generation: seen } = event {
+                if let MembershipEvent::Up { node: NodeId(3), generation: seen, .. } = event {
                     assert_eq!(*seen, generation, "{at} knows it by the right number");
                     assert!(was_seen_down);
                 }
@@ -526,7 +526,7 @@ fn bent_datagrams_never_panic_and_never_grow_the_list() {
 #[test]
 fn a_host_that_never_polls_costs_bounded_memory() {
     let members: Vec<NodeId> = (1..=3).map(NodeId).collect();
-    let mut machine = Membership::new(NodeId(1), 1, &members, SwimOptions::default(), 1);
+    let mut machine = Membership::new(NodeId(1), 1, StoreId(1), &members, SwimOptions::default(), 1);
     for now_us in (0..20_000 * SECOND_US).step_by(SECOND_US as usize) {
         machine.handle_timeout(now_us);
         machine.set_members(now_us, &members[..1]);

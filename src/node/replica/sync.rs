@@ -665,7 +665,8 @@ fn log_row(turn: &Turn, partition: Partition, dot: Dot, entry: LogEntry) -> Resu
     Ok(LogRow { dot, key, rows, removes, tally, op_id, remember, made })
 }
 
-fn size(row: &Row) -> usize {
+/// About how many bytes a row takes on its way.
+pub fn size(row: &Row) -> usize {
     match row {
         Row::Register(register) => 32 + register.payload.as_ref().map_or(0, Bytes::len),
         Row::Field(entries) => entries.iter().map(|entry| 32 + entry.payload.as_ref().map_or(0, Bytes::len)).sum(),

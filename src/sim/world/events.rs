@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::data::id::StoreId;
 use crate::data::op::Response;
 use crate::node::turn::Input;
 use crate::wire::message::PeerMessage;
@@ -11,6 +12,7 @@ pub(super) enum Event {
         to: usize,
         process: u64,
         from: usize,
+        store: StoreId,
         message: PeerMessage,
     },
     Input {

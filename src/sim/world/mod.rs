@@ -20,7 +20,7 @@ use super::load::SiblingsRead;
 use super::plan::{Plan, Weather};
 use super::random::Random;
 use super::trace::Trace;
-use crate::data::id::{Incarnation, NodeId, hash64};
+use crate::data::id::{Incarnation, NodeId, StoreId, hash64};
 use crate::data::row::{Register, Row};
 use crate::node::planted::Planted;
 use crate::node::shard::Shard;
@@ -46,6 +46,8 @@ const SLACK_US: u64 = 20_000;
 pub struct Node {
     pub id: NodeId,
     pub disk: SimDisk,
+    /// The disk's, from empty until emptied.
+    pub store: StoreId,
     /// `None`: no process runs.
     pub shard: Option<Shard>,
     pub incarnation: Incarnation,
@@ -59,6 +61,8 @@ pub struct Node {
     wake_at: u64,
     /// What this node believes of the others.
     up: Vec<bool>,
+    /// What it knows of what their data lie in.
+    stores: Vec<StoreId>,
     skew_ms: i64,
     /// Its clock is fast by so many millionths, or slow.
     drift_ppm: i64,
@@ -120,6 +124,7 @@ impl World {
             .map(|id| Node {
                 id,
                 disk: SimDisk::default(),
+                store: StoreId(identity.draw()),
                 shard: None,
                 incarnation: Incarnation(identity.draw()),
                 clean: false,
@@ -129,6 +134,7 @@ impl World {
                 turn_due: false,
                 wake_at: u64::MAX,
                 up: vec![true; count],
+                stores: vec![StoreId::default(); count],
                 skew_ms: chaos.between(0, 2 * plan.skew_ms) as i64 - plan.skew_ms as i64,
                 drift_ppm: drifts.between(0, 2 * DRIFT_MAX_PPM) as i64 - DRIFT_MAX_PPM as i64,
                 mono_offset_us: chaos.below(1_000_000_000),
@@ -256,7 +262,7 @@ impl World {
             _ => None,
         };
         self.trace.line(|| format!("{:>10} DAMAGE at {victim}: {at:?}", self.now_us));
-        self.nodes[victim].disk.damage(at, value.map(Into::into));
+        self.nodes[victim].disk.damage(at, value);
         self.count("sim_rows_damaged", 1);
         Some(victim)
     }
@@ -292,7 +298,10 @@ impl World {
 
     /// The layout as a node sees it.
     pub fn view_of(&self, node: usize) -> Arc<View> {
-        Arc::new(self.base.with_flags(&self.nodes[node].up))
+        let node = &self.nodes[node];
+        let members = node.stores.iter().zip(&self.nodes);
+        let view = self.base.with_flags(&node.up);
+        Arc::new(members.fold(view, |view, (store, member)| view.with_store(member.id, *store)))
     }
 
     /// Collects what the nodes have counted.
@@ -314,7 +323,13 @@ impl World {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Deliver { to, process, from, message } => {
+            Event::Deliver { to, process, from, store, message } => {
+                let emptied = self.nodes[from].store != store;
+                let sender = self.nodes[from].id;
+                // What a fenced process had sent ends with its link, which is gone before it comes back.
+                if emptied && self.nodes[to].shard.as_ref().is_some_and(|shard| shard.has_fenced(sender, store)) {
+                    return;
+                }
                 let node = &mut self.nodes[to];
                 // A link ends with a process. That some of what was under way comes through all the same is harsher than the truth,
                 // and a request so resurrected would be judged anew by nobody's fault: those end with the link.

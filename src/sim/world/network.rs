@@ -29,14 +29,14 @@ impl World {
             }
             return;
         }
-        let process = self.nodes[to].process;
+        let (process, store) = (self.nodes[to].process, self.nodes[from].store);
         if self.net.chance(weather.double_ppm) {
             self.count("sim_messages_doubled", 1);
             let wait = self.delay() + self.net.below(2_000_000);
-            self.after(wait, Event::Deliver { to, process, from, message: message.clone() });
+            self.after(wait, Event::Deliver { to, process, from, store, message: message.clone() });
         }
         let wait = self.delay();
-        self.after(wait, Event::Deliver { to, process, from, message });
+        self.after(wait, Event::Deliver { to, process, from, store, message });
     }
 
     pub(super) fn delay(&mut self) -> u64 {
@@ -61,10 +61,13 @@ impl World {
 
     pub(super) fn notice(&mut self, at: usize, of: usize, forced: Option<bool>) {
         let up = forced.unwrap_or_else(|| self.is_reachable(at, of));
-        if at == of || self.nodes[at].shard.is_none() || self.nodes[at].up[of] == up {
+        let store = if up { self.nodes[of].store } else { self.nodes[at].stores[of] };
+        let known = self.nodes[at].up[of] == up && self.nodes[at].stores[of] == store;
+        if at == of || self.nodes[at].shard.is_none() || known {
             return;
         }
         self.nodes[at].up[of] = up;
+        self.nodes[at].stores[of] = store;
         self.trace.line(|| format!("{:>10} {at} believes {of} is {}", self.now_us, if up { "up" } else { "down" }));
         let view = self.view_of(at);
         self.push_input(at, Input::View(view));

@@ -1,11 +1,9 @@
 //! A node: started, run turn by turn as a host does it, failed, killed, and robbed of what its disk held.
 
-use std::sync::Arc;
-
 use super::events::Event;
 use super::{COLLECT_REST_US, INPUTS_MAX, World};
 use crate::data::clock::Now;
-use crate::data::id::Incarnation;
+use crate::data::id::{Incarnation, StoreId};
 use crate::data::op::{RequestError, Response};
 use crate::node::planted::Planted;
 use crate::node::replica::Turn;
@@ -27,7 +25,11 @@ impl World {
             self.nodes[at].incarnation = Incarnation(self.identity.draw());
             self.count("sim_incarnations_minted", 1);
         }
-        let view = Arc::new(self.base.with_flags(&reality));
+        let stores: Vec<StoreId> = self.nodes.iter().map(|node| node.store).collect();
+        let node = &mut self.nodes[at];
+        node.stores = reality.iter().zip(stores).map(|(up, store)| if *up { store } else { StoreId(0) }).collect();
+        node.up = reality;
+        let view = self.view_of(at);
         let now = self.now_of(at);
         let mut options = ShardOptions::new(self.nodes[at].id);
         options.hint_bytes_max = self.plan.hint_bytes_max;
@@ -36,9 +38,10 @@ impl World {
         options.op_id_window_ms = self.plan.op_id_window_ms;
         options.settle_us = self.plan.settle_us;
         options.collect_rest_us = COLLECT_REST_US;
+        options.horizon_us = self.plan.horizon_us;
+        options.store = self.nodes[at].store;
         options.planted = self.planted;
         let node = &mut self.nodes[at];
-        node.up = reality;
         node.process += 1;
         node.inbox.clear();
         node.turn_due = false;
@@ -179,8 +182,16 @@ impl World {
         if !self.nodes[at].inbox.is_empty() {
             self.want_turn(at);
         }
+        let fenced_out = self.nodes[at].shard.as_ref().is_some_and(|shard| shard.fenced_out().is_some());
         self.speak(at, out);
         self.check_door(at);
+        if fenced_out {
+            // A person reads the log, and does as it says.
+            self.count("members_fenced_out", 1);
+            let down_us = self.chaos.between(10_000, 2_000_000);
+            self.kill(at, false, down_us);
+            self.wipe(at);
+        }
     }
 
     /// The store failed: as a lane does it, nothing of the turn is said, and everybody who waits is told.
@@ -311,6 +322,7 @@ impl World {
     pub(super) fn wipe(&mut self, at: usize) {
         let before = self.knowledge(at);
         self.nodes[at].disk.wipe();
+        self.nodes[at].store = StoreId(self.identity.draw());
         self.ghost.forgot(at, None, self.now_us);
         self.trace.line(|| format!("{:>10} {at} is wiped", self.now_us));
         self.note_lost(&before);
