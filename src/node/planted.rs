@@ -41,6 +41,7 @@ pub enum Planted {
     FloorsCountedOn,
     ReadErrorsHidden,
     FencesNotAgreed,
+    DroppedRowsServed,
     NotStampedAgain,
 }
 
@@ -80,13 +81,14 @@ impl Planted {
 
     /// Bugs that need a rarer coincidence than the usual worlds meet in some thousand seeds. They are there to look for one by hand:
     /// `tidewater sim --plant`.
-    pub const RARELY_SEEN: [Planted; 6] = [
+    pub const RARELY_SEEN: [Planted; 7] = [
         Planted::HintsHoldNothing,
         Planted::PromiseForgotten,
         Planted::LifeReopenedEarly,
         Planted::FloorsCountedOn,
         Planted::SyncRowsNotSeen,
         Planted::FencesNotAgreed,
+        Planted::DroppedRowsServed,
     ];
 
     pub fn name(self) -> &'static str {
@@ -127,6 +129,7 @@ impl Planted {
             Planted::FloorsCountedOn => "floors_counted_on",
             Planted::ReadErrorsHidden => "read_errors_hidden",
             Planted::FencesNotAgreed => "fences_not_agreed",
+            Planted::DroppedRowsServed => "dropped_rows_served",
             Planted::NotStampedAgain => "not_stamped_again",
         }
     }
@@ -168,6 +171,7 @@ impl Planted {
             Planted::FloorOfTheFastest => "the floor is the least that any member promised",
             Planted::LifeReopenedEarly => "life 0 begins again when all have seen that it is empty",
             Planted::FencesNotAgreed => "a member is left out of a floor when every other has fenced it",
+            Planted::DroppedRowsServed => "who lacks a row that has been dropped is sent all rows",
             Planted::NotStampedAgain => "a write that met a newer stamp is stamped again above it",
             Planted::ReadErrorsHidden => "what could not be read is not absent",
             Planted::FloorsCountedOn => "what was removed whole from a counter is not counted on",

@@ -200,7 +200,7 @@ impl Plan {
         }
         let mut pages = random.fork("pages");
         let mut windows = random.fork("windows");
-        Self {
+        let plan = Self {
             nodes,
             replicas,
             log_keep_us: *pages.pick(&[100_000, 1_000_000, 10_000_000]),
@@ -226,6 +226,24 @@ impl Plan {
                 0
             },
             faults,
+        };
+        if random.fork("aim").chance(60_000) { plan.of_skewed_writers() } else { plan }
+    }
+
+    /// Nothing fails but messages, clocks are far apart, and everybody writes the same few keys: the order of writes is all that is at
+    /// stake.
+    fn of_skewed_writers(self) -> Self {
+        let weather = Weather { loss_ppm: 150_000, delay_min_us: 100, delay_max_us: 2_000, ..Weather::FAIR };
+        Self {
+            weather,
+            faults: Vec::new(),
+            crash_at_turn_ppm: 0,
+            skew_ms: 300,
+            keys: 1,
+            clients: 6,
+            rest_us: 5_000,
+            settle_us: 1_100_000,
+            ..self
         }
     }
 }

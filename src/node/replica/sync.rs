@@ -103,6 +103,9 @@ impl Replica {
                 let mut queue = if met.insert(dot) { vec![(dot, entry)] } else { Vec::new() };
                 while let Some((dot, entry)) = queue.pop() {
                     let mut one = log_row(turn, partition, dot, entry)?;
+                    if was_dropped(&one) && self.planted != Planted::DroppedRowsServed {
+                        return Ok(LogPage { trimmed: true, ..LogPage::default() });
+                    }
                     if self.planted == Planted::RemovalsUnnamed {
                         one.removes.clear();
                     }
@@ -663,6 +666,23 @@ fn log_row(turn: &Turn, partition: Partition, dot: Dot, entry: LogEntry) -> Resu
     }
     let LogEntry { key, removes, tally, op_id, remember, made, .. } = entry;
     Ok(LogRow { dot, key, rows, removes, tally, op_id, remember, made })
+}
+
+/// Is a row of the entry gone that nobody removes by name? Then it was dropped, when all owners had seen it: the asker has lost what it
+/// once had, and without the row it would keep what the row had superseded. It needs a full sync.
+fn was_dropped(entry: &LogRow) -> bool {
+    let unnamed = |component| {
+        matches!(
+            component,
+            Component::Register
+                | Component::Deadline
+                | Component::Counter
+                | Component::Retry
+                | Component::FieldCounter
+                | Component::FieldRetry
+        )
+    };
+    entry.rows.iter().any(|(path, row)| row.is_none() && unnamed(path.component))
 }
 
 /// About how many bytes a row takes on its way.
