@@ -201,7 +201,7 @@ impl Exchange {
         let share = |promise: &Promise| {
             let hash =
                 promise.after.as_ref().and_then(|at| at.get(2..10)?.try_into().ok()).map_or(0, u64::from_be_bytes);
-            (u128::from(hash) * 1_000 >> 64) as u64
+            ((u128::from(hash) * 1_000) >> 64) as u64
         };
         let shares: Vec<u64> = full.map(share).collect();
         SyncStatus {

@@ -1103,8 +1103,7 @@ impl Shard {
         self.stats.add("sync_rows_total", rows.len() as u64);
         let bytes: u64 = rows.iter().map(|(at, row)| (at.len() + row_bytes(row)) as u64).sum();
         self.stats.add("sync_bytes_total", bytes);
-        if self.options.sync_bytes_per_second > 0 {
-            let wait_us = bytes.saturating_mul(1_000_000) / self.options.sync_bytes_per_second;
+        if let Some(wait_us) = bytes.saturating_mul(1_000_000).checked_div(self.options.sync_bytes_per_second) {
             self.page_at_us = self.page_at_us.max(now.mono_us) + wait_us;
         }
         self.replica.take_row_page(turn, now, partition, &context, after.as_ref(), rows, next.as_ref())?;

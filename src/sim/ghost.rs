@@ -4,11 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::data::clock::Stamp;
 use crate::data::context::Context;
 use crate::data::id::{Dot, Incarnation, NodeId, OpId, Partition};
+use crate::data::path::{Component, parse_row_key};
+use crate::data::row::Row;
 use crate::node::hints::inspect_hint;
 use crate::node::replica::{inspect, inspect_log};
 use crate::storage::{Batch, Op, Space, Storage, StoreError};
+use crate::wire::codec;
 
 /// A dot with the partition that it counts in.
 pub type GlobalDot = (Partition, Dot);
@@ -39,6 +43,8 @@ pub struct Ghost {
     /// Which dots an operation became, and on which node.
     minted: BTreeMap<OpId, BTreeMap<GlobalDot, usize>>,
     operation: BTreeMap<GlobalDot, Option<OpId>>,
+    /// Of registers and fields.
+    stamps: BTreeMap<GlobalDot, Stamp>,
     lost: BTreeSet<GlobalDot>,
     /// When a node forgot something: everything before is no longer sure to be there.
     pub losses: Vec<(u64, usize)>,
@@ -83,10 +89,29 @@ impl Ghost {
                         held.commit.get_or_insert(commit);
                     }
                 }
-                Space::Rows | Space::Meta => {}
+                Space::Rows => self.saw_stamps(key, value),
+                Space::Meta => {}
             }
         }
         Ok(())
+    }
+
+    fn saw_stamps(&mut self, key: &[u8], value: &[u8]) {
+        let Some((partition, _, _, path)) = parse_row_key(key) else { return };
+        if !matches!(path.component, Component::Register | Component::Field) {
+            return;
+        }
+        let registers = match codec::decode::<Row>(value, 1 << 20) {
+            Ok(Row::Register(register)) => vec![register],
+            Ok(Row::Field(entries)) => entries,
+            _ => Vec::new(),
+        };
+        self.stamps.extend(registers.into_iter().map(|register| ((partition, register.dot), register.stamp)));
+    }
+
+    /// The highest stamp of what an operation became.
+    pub fn stamp(&self, op_id: OpId) -> Option<Stamp> {
+        self.minted(op_id).filter_map(|(dot, _)| self.stamps.get(&dot).copied()).max()
     }
 
     fn saw(&mut self, node: usize, incarnation: Incarnation, at: GlobalDot, op_id: Option<OpId>) -> Result<(), String> {

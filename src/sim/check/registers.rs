@@ -2,7 +2,8 @@
 //!
 //! The order of two writes is known when both were acknowledged by so many owners that they have one in common, each was minted on
 //! one node only, and no disk forgot anything in between: then the later one has been stamped above the earlier. A register that is
-//! empty must have been deleted by somebody who may have come last. Reads in between are not checked.
+//! empty must have been deleted by somebody who may have come last. All writes are checked for their order, the last ones for what
+//! stands; reads in between are not checked.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,9 @@ use super::super::history::{Call, End};
 use super::super::world::World;
 use super::{Objects, must_have_seen};
 use crate::data::op::{Key, Op};
+
+/// Each write's order is checked against so many before it.
+const NEIGHBOURS: usize = 16;
 
 /// Who wrote what, by key and field.
 type Stories<'a> = BTreeMap<(Key, Option<Bytes>), Vec<(&'a Call, Option<Bytes>)>>;
@@ -33,6 +37,9 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
             Op::HashRemove { fields } => fields.iter().for_each(|field| enter(Some(field), None)),
             _ => {}
         }
+    }
+    for ((key, field), story) in &stories {
+        order(world, key, field.as_ref(), story)?;
     }
     for ((key, field), story) in stories {
         let value = objects.get(&key).and_then(|object| object.text(field.as_deref(), world.wall_ms(0)));
@@ -75,6 +82,34 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
                     ));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// A write that began after another was acknowledged is stamped above it, whatever the clocks said. Not so for a field whose earlier value
+/// was removed by name in between: it competes with nothing.
+fn order(world: &World, key: &Key, field: Option<&Bytes>, story: &[(&Call, Option<Bytes>)]) -> Result<(), String> {
+    let mut writes: Vec<&Call> = story.iter().map(|(call, _)| *call).filter(|call| call.end == End::Acked).collect();
+    writes.sort_by_key(|call| call.begun_us);
+    let removed_between = |earlier: &Call, later: &Call| {
+        story.iter().any(|(call, written)| {
+            written.is_none() && call.ended_us >= earlier.begun_us && call.begun_us <= later.ended_us
+        })
+    };
+    for (at, later) in writes.iter().enumerate() {
+        let Some(stamp) = world.ghost.stamp(later.op_id()) else { continue };
+        let before = &writes[at.saturating_sub(NEIGHBOURS)..at];
+        let wrong = before.iter().find(|earlier| {
+            world.ghost.stamp(earlier.op_id()).is_some_and(|other| other > stamp)
+                && overwrites(world, later, earlier)
+                && (field.is_none() || !removed_between(earlier, later))
+        });
+        if let Some(earlier) = wrong {
+            let other = world.ghost.stamp(earlier.op_id());
+            return Err(format!(
+                "{key:?} {field:?}: {later:?} is stamped {stamp:?}, below {other:?} of {earlier:?}, which was acknowledged before"
+            ));
         }
     }
     Ok(())
