@@ -15,7 +15,7 @@ use crate::client::{Client, ClientError};
 use crate::data::consistency::Consistency;
 use crate::net::entropy;
 use crate::ring::layout::Member;
-use crate::wire::status::{HeldStatus, NodeStatus};
+use crate::wire::status::{AbsenceStatus, HeldStatus, NodeStatus, PeerStatus, SyncStatus};
 
 /// How often `--wait` looks.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -66,6 +66,14 @@ impl Census {
         self.nodes.iter().map(|(_, status)| status.as_ref().ok().map(open_work)).sum()
     }
 
+    /// How long a member has been away, by those who have missed it longest.
+    fn absence_of(&self, member: &Member) -> Option<AbsenceStatus> {
+        let told = self.nodes.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.peers);
+        told.filter(|peer| peer.node == member.id)
+            .filter_map(|peer| peer.absence)
+            .max_by_key(|absence| (absence.fenced, absence.for_ms))
+    }
+
     /// The table.
     pub fn text(&self) -> String {
         let heads = [
@@ -109,6 +117,9 @@ impl Census {
                     if let Some(held) = status.held.as_ref().filter(|held| held.for_ms > HELD_TOLD_MS) {
                         let _ = writeln!(notes, "{name} {}", held_by(held));
                     }
+                    if let Some(told) = sync_note(&status.sync) {
+                        let _ = writeln!(notes, "{name} {told}");
+                    }
                     if status.scrub.running {
                         let (done, all) = (status.scrub.partitions_done, status.scrub.partitions);
                         let _ = writeln!(notes, "{name} is comparing its rows: {done} of {all} partitions");
@@ -119,7 +130,7 @@ impl Census {
                             writeln!(notes, "{name} found {found} unlike other owners' in its last scrub: see its log");
                     }
                     if let Some(cause) = &status.fenced {
-                        let _ = writeln!(notes, "{name} has fenced its store: {cause}");
+                        let _ = writeln!(notes, "{name} is fenced: {cause}");
                     }
                 }
                 Err(why) => {
@@ -128,6 +139,9 @@ impl Census {
                     rows.push(row);
                     let _ = writeln!(notes, "{name} does not answer: {why}");
                 }
+            }
+            if let Some(absence) = self.absence_of(member) {
+                let _ = writeln!(notes, "{} {}", member.name, absence_note(&absence));
             }
         }
         let gap = if notes.is_empty() { "" } else { "\n" };
@@ -154,9 +168,20 @@ impl Census {
                         "partitions_done": status.scrub.partitions_done, "skipped": status.scrub.skipped,
                         "rows": status.scrub.rows, "findings": status.scrub.findings,
                     },
+                    "sync": {
+                        "under_way": status.sync.under_way, "permille": status.sync.permille,
+                        "waiting": status.sync.waiting, "done": status.sync.done, "rows": status.sync.rows,
+                    },
                     "store_bytes": status.store_bytes, "counters": status.counters,
                 });
-                let peer = |peer: &crate::wire::status::PeerStatus| json!({ "name": peer.name, "zone": peer.zone, "up": peer.up, "connected": peer.connected });
+                let peer = |peer: &PeerStatus| {
+                    json!({
+                        "name": peer.name, "zone": peer.zone, "up": peer.up, "connected": peer.connected,
+                        "absence": peer.absence.map(|absence| json!({
+                            "for_ms": absence.for_ms, "left_ms": absence.left_ms, "fenced": absence.fenced,
+                        })),
+                    })
+                };
                 object["peers"] = status.peers.iter().map(peer).collect();
                 object
             }
@@ -180,6 +205,38 @@ pub fn held_by(held: &HeldStatus) -> String {
         (true, _) => format!("{waited}; all have answered and it is soon done"),
         (false, true) => format!("{waited}: there are hints at, or something is lacking at {names}"),
         (false, false) => format!("{waited}: no answer yet from {names}"),
+    }
+}
+
+/// How far taking whole partitions has come; `None`: nothing is being taken.
+fn sync_note(sync: &SyncStatus) -> Option<String> {
+    if sync.under_way == 0 {
+        return None;
+    }
+    let under_way = render::counted(sync.under_way, "partition");
+    Some(format!(
+        "takes {under_way} whole from other owners, {} % of that so far; {} more to ask for, {} done",
+        sync.permille / 10,
+        render::count(sync.waiting),
+        render::count(sync.done),
+    ))
+}
+
+/// What has come, or will come, of a member's absence.
+fn absence_note(absence: &AbsenceStatus) -> String {
+    let time = |ms| render::duration(Duration::from_millis(ms));
+    let since = time(absence.for_ms);
+    match (absence.fenced, absence.left_ms) {
+        (true, _) => {
+            "was away beyond the horizon and is fenced: nothing that its store holds is taken; start it with an \
+                      empty folder"
+                .to_owned()
+        }
+        (false, Some(left)) => format!(
+            "has been away for {since}; in {} it is fenced, and then it must come back with an empty folder",
+            time(left)
+        ),
+        (false, None) => format!("has been away for {since}; delete rows stay until it is back"),
     }
 }
 
@@ -314,10 +371,45 @@ mod tests {
         let hints = NodeStatus { hints: 4, hints_for: [("n3".to_owned(), 4)].into(), ..status("n1") };
         let census = census(vec![("n1", Ok(hints)), ("n2", Ok(fenced)), ("n3", Err("no answer".into()))]);
         let text = census.text();
-        for told in ["n1 keeps 4 hints for n3", "n2 has fenced its store: checksum mismatch", "n3 does not answer"] {
+        for told in ["n1 keeps 4 hints for n3", "n2 is fenced: checksum mismatch", "n3 does not answer"] {
             assert!(text.contains(told), "{text}");
         }
         assert_eq!(census.json()["nodes"][2]["up"], false);
         assert_eq!(census.json()["well"], false);
+    }
+
+    #[test]
+    fn who_is_away_is_warned_of_before_it_is_fenced() {
+        let away = |for_ms, left_ms, fenced| NodeStatus {
+            peers: vec![PeerStatus {
+                node: NodeId::from_name("n3"),
+                name: "n3".into(),
+                zone: "a".into(),
+                quic: String::new(),
+                up: false,
+                connected: false,
+                absence: Some(AbsenceStatus { for_ms, left_ms, fenced }),
+            }],
+            ..status("n1")
+        };
+        let look = |one: NodeStatus| {
+            census(vec![("n1", Ok(one)), ("n2", Ok(away(1_000, Some(9_000), false))), ("n3", Err("no answer".into()))])
+        };
+        let warned = look(away(7_000, Some(3_000), false)).text();
+        assert!(warned.contains("n3 has been away for 7 s; in 3 s it is fenced"), "{warned}");
+        let fenced = look(away(11_000, None, true));
+        assert!(fenced.text().contains("n3 was away beyond the horizon and is fenced"), "{}", fenced.text());
+        assert_eq!(fenced.json()["nodes"][0]["peers"][0]["absence"]["fenced"], true);
+        let never = look(away(11_000, None, false)).text();
+        assert!(never.contains("delete rows stay until it is back"), "{never}");
+    }
+
+    #[test]
+    fn a_node_that_takes_partitions_whole_says_how_far_it_is() {
+        let sync = SyncStatus { under_way: 2, permille: 434, waiting: 30, done: 8, rows: 99 };
+        let census = census(vec![("n1", Ok(NodeStatus { sync, ..status("n1") }))]);
+        let text = census.text();
+        assert!(text.contains("n1 takes 2 partitions whole from other owners, 43 % of that so far; 30 more"), "{text}");
+        assert_eq!(census.json()["nodes"][0]["sync"]["permille"], 434);
     }
 }

@@ -513,7 +513,7 @@ async fn a_full_disk_costs_its_node_and_nothing_else() {
         let refused = third.line("TW.WITH WRITE one -- SET a x").await;
         told(&refused, &["-STOREFAILED ", "n3", "fenced"]);
         let said = cluster.run(["status"]).await.expect(1);
-        told(&said.out, &["n3 has fenced its store: ", "fenced"]);
+        told(&said.out, &["n3 is fenced: ", "fenced"]);
 
         // The others do not miss it, and nothing that was acknowledged is missing.
         for at in 0..20 {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tidewater::data::clock::{Hlc, Now, Stamp};
 use tidewater::data::context::Context;
 use tidewater::data::decimal::Decimal;
-use tidewater::data::id::{Dot, Incarnation, NodeId, OpId, Partition, hash64, mix64};
+use tidewater::data::id::{Dot, Incarnation, NodeId, OpId, Partition, StoreId, hash64, mix64};
 use tidewater::data::op::{Condition, Key, Op, Request, SetExpiry};
 use tidewater::data::row::{Life, Register, Row, merge};
 use tidewater::node::membership::{Membership, SwimOptions};
@@ -94,8 +94,10 @@ fn membership(arguments: &Arguments, figures: &mut Vec<Figure>) {
         return;
     }
     let members: Vec<NodeId> = (1..=3).map(NodeId).collect();
-    let mut nodes: Vec<Membership> =
-        members.iter().map(|node| Membership::new(*node, 1, &members, SwimOptions::default(), mix64(node.0))).collect();
+    let mut nodes: Vec<Membership> = members
+        .iter()
+        .map(|node| Membership::new(*node, 1, StoreId(node.0), &members, SwimOptions::default(), mix64(node.0)))
+        .collect();
     let mut now_us = 0;
     let mut second = || {
         let end_us = now_us + 1_000_000;

@@ -51,12 +51,21 @@ pub fn text(status: &NodeStatus) -> String {
         "Seconds since the oldest asking to drop them; status tells who holds it.",
         held,
     );
+    let sync = &status.sync;
+    page.gauge("syncing_partitions", "Partitions that are taken whole from another owner.", sync.under_way);
+    page.gauge("syncing_permille", "How far those have come on average, in thousandths.", sync.permille);
+    page.gauge("syncs_waiting", "Partitions that are to be asked for, whole or in part.", sync.waiting);
     page.gauge("store_bytes", "Bytes of the store on disk.", status.store_bytes);
     let fenced = u8::from(status.fenced.is_some());
     page.gauge("fenced", "1 when the store is fenced and answers for nothing; /health tells why.", fenced);
     page.by("peer_up", "1 when this node sees the peer up.", "peer", each(&status.peers, |peer| peer.up));
     let connected = each(&status.peers, |peer| peer.connected);
     page.by("peer_connected", "1 when a link to the peer is open.", "peer", connected);
+    let absences = || status.peers.iter().filter_map(|peer| Some((peer.name.as_str(), peer.absence?)));
+    let fenced_peers = absences().map(|(name, absence)| (name, u64::from(absence.fenced)));
+    page.by("peer_fenced", "1 when the absent peer was away beyond the horizon and is fenced.", "peer", fenced_peers);
+    let left = absences().filter_map(|(name, absence)| Some((name, absence.left_ms? / 1_000)));
+    page.by("peer_fenced_in_seconds", "Seconds until the absent peer is fenced.", "peer", left);
     for (name, count) in &status.counters {
         let words = name.trim_end_matches("_total").replace('_', " ");
         match name.ends_with("_total") {

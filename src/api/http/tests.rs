@@ -16,7 +16,7 @@ use crate::api::door::Door;
 use crate::data::id::{Incarnation, NodeId, OpId, Partition};
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest, Whereabouts};
 use crate::ring::layout::{Layout, Member};
-use crate::wire::status::{NodeStatus, PeerStatus};
+use crate::wire::status::{AbsenceStatus, NodeStatus, PeerStatus, SyncStatus};
 
 /// What the node is at the moment.
 struct State {
@@ -64,7 +64,7 @@ fn status() -> NodeStatus {
         quic: "127.0.0.1:9001".into(),
         up,
         connected,
-        absence: None,
+        absence: (!up).then_some(AbsenceStatus { for_ms: 5_000, left_ms: Some(60_000), fenced: false }),
     };
     let counts = |pairs: &[(&str, u64)]| pairs.iter().map(|(name, count)| (name.to_string(), *count)).collect();
     NodeStatus {
@@ -84,7 +84,7 @@ fn status() -> NodeStatus {
         behind: 4,
         garbage: 7,
         scrub: Default::default(),
-        sync: Default::default(),
+        sync: SyncStatus { under_way: 2, permille: 250, waiting: 8, done: 1, rows: 12 },
         held: None,
         store_bytes: 1 << 40,
         fenced: None,
@@ -393,12 +393,17 @@ async fn metrics_tell_everything_in_a_form_that_scrapers_take() {
         ("tidewater_behind", 4.0),
         ("tidewater_garbage", 7.0),
         ("tidewater_garbage_held_seconds", 0.0),
+        ("tidewater_syncing_partitions", 2.0),
+        ("tidewater_syncing_permille", 250.0),
+        ("tidewater_syncs_waiting", 8.0),
         ("tidewater_store_bytes", (1_u64 << 40) as f64),
         ("tidewater_fenced", 0.0),
         ("tidewater_peer_up{peer=\"n2\"}", 1.0),
         ("tidewater_peer_up{peer=\"n3\"}", 0.0),
         ("tidewater_peer_connected{peer=\"n2\"}", 1.0),
         ("tidewater_peer_connected{peer=\"n3\"}", 1.0),
+        ("tidewater_peer_fenced{peer=\"n3\"}", 0.0),
+        ("tidewater_peer_fenced_in_seconds{peer=\"n3\"}", 60.0),
         ("tidewater_reads_total", 12.0),
         ("tidewater_writes_total", 0.0),
         ("tidewater_syncs_under_way", 1.0),
