@@ -72,8 +72,9 @@
 //! would have to hold off. That is asked of *every* member, since any may be a stand-in: a time below which it mints nothing more,
 //! and that it keeps no hints; then, of the owners, that all have seen what any of them had (`node::floor`). A member that is away
 //! holds it, and is named, until it has been away beyond the horizon: then all others fence it, durably and known by its store, before
-//! they let go without it (`node::fence`), and it must come back empty. Life 0, which may begin again, is ended in three steps instead (`node::replica::collect`). A scrub compares
-//! what owners hold byte for byte, what merely waits to be dropped left out, and has the odd one out start anew (`node::scrub`).
+//! they let go without it (`node::fence`), and it must come back empty. Life 0, which may begin again, is ended in three steps instead
+//! (`node::replica::collect`). A scrub compares what owners hold byte for byte, what merely waits to be dropped left out, and has the
+//! odd one out start anew (`node::scrub`).
 //!
 //! # The rooms
 //! One direction: `data < ring < wire < storage < node < net < {host, sim, client} < api < cli < main`. A room imports rooms to its
