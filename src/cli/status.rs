@@ -396,7 +396,7 @@ mod tests {
             census(vec![("n1", Ok(one)), ("n2", Ok(away(1_000, Some(9_000), false))), ("n3", Err("no answer".into()))])
         };
         let warned = look(away(7_000, Some(3_000), false)).text();
-        assert!(warned.contains("n3 has been away for 7 s; in 3 s it is fenced"), "{warned}");
+        assert!(warned.contains("n3 has been away for 7.0 s; in 3.0 s it is fenced"), "{warned}");
         let fenced = look(away(11_000, None, true));
         assert!(fenced.text().contains("n3 was away beyond the horizon and is fenced"), "{}", fenced.text());
         assert_eq!(fenced.json()["nodes"][0]["peers"][0]["absence"]["fenced"], true);
