@@ -236,14 +236,17 @@ impl Handle {
         counters.insert("commit_steps_total".into(), common.commit_inputs.load(Ordering::Relaxed));
         counters.insert("syncs_under_way".into(), sum.pulls);
         let (net, (clients, strangers)) = (common.peers.net_counts(), common.peers.refused());
+        let traffic = &common.traffic;
         for (name, count) in [
+            ("foreground_sent_bytes_total", traffic.foreground_sent_bytes.load(Ordering::Relaxed)),
+            ("background_sent_bytes_total", traffic.background_sent_bytes.load(Ordering::Relaxed)),
             ("links_accepted_total", net.links_accepted),
             ("handshakes_failed_total", net.handshakes_failed),
             ("clients_refused_total", clients),
             ("strangers_refused_total", strangers),
             ("frames_broken_total", net.bad_frames),
-            ("frames_refused_total", common.traffic.refused.load(Ordering::Relaxed)),
-            ("messages_dropped_total", common.traffic.dropped.load(Ordering::Relaxed)),
+            ("frames_refused_total", traffic.refused.load(Ordering::Relaxed)),
+            ("messages_dropped_total", traffic.dropped.load(Ordering::Relaxed)),
         ] {
             counters.insert(name.into(), count);
         }

@@ -354,17 +354,20 @@ impl Lane {
             }
         }
         for (node, traffic, messages, _) in frames {
-            let class = match traffic {
-                Traffic::Foreground => Class::Foreground,
-                Traffic::Background => Class::Background,
+            let counts = &self.common.traffic;
+            let (class, sent_bytes) = match traffic {
+                Traffic::Foreground => (Class::Foreground, &counts.foreground_sent_bytes),
+                Traffic::Background => (Class::Background, &counts.background_sent_bytes),
             };
             let frame: Bytes = codec::encode(&messages);
-            // Counted there. Whoever waits for an answer is told at once that none will come; repair makes good the rest.
+            // Refusals are counted there. Whoever waits for an answer is told at once that none will come; repair makes good the rest.
             if let Err(error) = self.common.peers.send(node, class, &frame) {
                 let refusal = Refusal::Busy { cause: error.to_string() };
                 let name = self.view.name_of(node);
                 let answers = messages.into_iter().filter_map(|message| message.refused(name, refusal.clone()));
                 self.unsent.extend(answers.map(|message| Input::Message { from: node, message }));
+            } else {
+                sent_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
             }
         }
         for (ticket, response) in out.replies {

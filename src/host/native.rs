@@ -16,9 +16,13 @@ use crate::wire::codec;
 use crate::wire::frame::Class;
 use crate::wire::message::PeerMessage;
 
-/// What came in and went nowhere.
+/// What was said to other nodes, and what came in and went nowhere.
 #[derive(Debug, Default)]
 pub struct TrafficCounts {
+    /// Bytes of frames to other nodes that clients wait for.
+    pub foreground_sent_bytes: AtomicU64,
+    /// Bytes of frames to other nodes that nobody waits for: exchange, hints, full syncs, scrub.
+    pub background_sent_bytes: AtomicU64,
     /// Frames that were no message.
     pub refused: AtomicU64,
     /// Messages for which a lane had no room.
