@@ -28,6 +28,7 @@ pub enum Planted {
     AnswersCountTwice,
     HintsNotKept,
     HintsDroppedEarly,
+    HintsDoubted,
     FsyncClaimed,
     DeadlinesForgotten,
     TicketsUsedAgain,
@@ -46,7 +47,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 27] = [
+    pub const ALL: [Planted; 28] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
@@ -67,6 +68,7 @@ impl Planted {
         Planted::AnswersCountTwice,
         Planted::HintsNotKept,
         Planted::HintsDroppedEarly,
+        Planted::HintsDoubted,
         Planted::FsyncClaimed,
         Planted::DeadlinesForgotten,
         Planted::TicketsUsedAgain,
@@ -116,6 +118,7 @@ impl Planted {
             Planted::AnswersCountTwice => "answers_count_twice",
             Planted::HintsNotKept => "hints_not_kept",
             Planted::HintsDroppedEarly => "hints_dropped_early",
+            Planted::HintsDoubted => "hints_doubted",
             Planted::FsyncClaimed => "fsync_claimed",
             Planted::DeadlinesForgotten => "deadlines_forgotten",
             Planted::TicketsUsedAgain => "tickets_used_again",
@@ -160,6 +163,7 @@ impl Planted {
             Planted::AnswersCountTwice => "one node acknowledges once",
             Planted::HintsNotKept => "a stand-in acknowledges what it keeps",
             Planted::HintsDroppedEarly => "a hint is kept until its owner has acknowledged it",
+            Planted::HintsDoubted => "a hint that comes home is not refused for its time",
             Planted::FsyncClaimed => "fsynced is said of what was",
             Planted::DeadlinesForgotten => "a request is answered by its deadline",
             Planted::TicketsUsedAgain => "an answer to an earlier process is not one to this",

@@ -16,7 +16,9 @@ use crate::data::path::{Path, parse_row_key};
 use crate::data::row::Row;
 use crate::ring::view::View;
 use crate::storage::{Space, Storage, StoreError};
-use crate::wire::message::{Answer, Body, Fence, Kept, PeerMessage, Question, Reading, Refusal, Rows, Scope, Ticket};
+use crate::wire::message::{
+    Answer, Body, Fence, Kept, PeerMessage, Question, Reading, Refusal, Role, Rows, Scope, Ticket,
+};
 use crate::wire::status::{HeldStatus, KeyStatus, ScrubStatus, SyncStatus};
 
 use super::coordinator::{Coordinator, Desk, Origin, digest, plan};
@@ -437,8 +439,8 @@ impl Shard {
             return Ok(());
         }
         match body {
-            Body::Replicate { ticket, delta, hint_for, sync } => {
-                let result = self.replicate(now, partition, &delta, hint_for, turn)?;
+            Body::Replicate { ticket, delta, role, sync } => {
+                let result = self.replicate(now, partition, &delta, role, turn)?;
                 out.sync |= sync && result.is_ok() && self.options.planted != Planted::FsyncClaimed;
                 let result = result.map(|newer| Kept { fsynced: sync, newer });
                 reply(out, from, partition, Body::ReplicateAck { ticket, result });
@@ -600,15 +602,17 @@ impl Shard {
         now: Now,
         partition: Partition,
         delta: &crate::data::mutation::Delta,
-        hint_for: Option<NodeId>,
+        role: Role,
         turn: &mut Turn,
     ) -> Result<Result<Option<crate::data::clock::Stamp>, Refusal>, StoreError> {
         let bound_ms = self.options.clock_ahead_max_ms;
-        if !self.replica.believes(turn, now, partition, delta.made, bound_ms)? {
+        let believed = self.replica.believes(turn, now, partition, delta.made, bound_ms)?;
+        let doubted = role != Role::OwnerOfHint || self.options.planted == Planted::HintsDoubted;
+        if !believed && doubted {
             self.stats.add("clock_ahead_refused_total", 1);
             return Ok(Err(Refusal::ClockAhead { bound_ms }));
         }
-        if let Some(owner) = hint_for {
+        if let Role::StandInFor(owner) = role {
             let limit = self.options.hint_bytes_max;
             let kept = self.options.planted == Planted::HintsNotKept
                 || self.hints.keep(turn, partition, std::iter::once(owner), delta, limit)?;
@@ -919,7 +923,7 @@ impl Shard {
                 self.next += 1;
                 self.collapsing.insert(ticket, at.clone());
                 let delta = delta.clone();
-                background(out, *to, partition, Body::Replicate { ticket, delta, hint_for: None, sync: true });
+                background(out, *to, partition, Body::Replicate { ticket, delta, role: Role::OwnerOfHint, sync: true });
             }
             if collapse.waiting.is_empty() {
                 self.hints.drop_one(turn, &at)?;
@@ -1163,7 +1167,7 @@ impl Shard {
             }
             self.deliveries.insert(ticket, Delivery { owner, partition, at, deadline_us });
             // The owner fsyncs before it acknowledges: the hint may be the only durable copy.
-            background(out, owner, partition, Body::Replicate { ticket, delta, hint_for: None, sync: true });
+            background(out, owner, partition, Body::Replicate { ticket, delta, role: Role::OwnerOfHint, sync: true });
         }
         Ok(())
     }

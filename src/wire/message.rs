@@ -27,11 +27,11 @@ pub struct PeerMessage {
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Body {
-    /// Keep this. As an owner, or (`hint_for`) as a stand-in for that owner. `sync`: fsync before acknowledging.
+    /// Keep this. `sync`: fsync before acknowledging.
     Replicate {
         ticket: Ticket,
         delta: Delta,
-        hint_for: Option<NodeId>,
+        role: Role,
         sync: bool,
     },
     ReplicateAck {
@@ -242,6 +242,18 @@ impl PeerMessage {
         };
         Some(PeerMessage { partition: self.partition, body })
     }
+}
+
+/// As what a node is asked to keep a delta.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Role {
+    /// As an owner. Nobody has been told yet that it is kept.
+    Owner,
+    /// As a stand-in for that owner, as a hint.
+    StandInFor(NodeId),
+    /// As an owner, of a hint that comes home. Somebody may have been told that it is kept, so it is not refused for its time, no more
+    /// than what comes by exchange is.
+    OwnerOfHint,
 }
 
 /// Which rows of a key a request is about.

@@ -8,7 +8,7 @@ use crate::data::id::{NodeId, Partition};
 use crate::data::op::{Key, Reply, RequestError};
 use crate::node::planted::Planted;
 use crate::storage::StoreError;
-use crate::wire::message::{Body, Kept, Refusal, Ticket};
+use crate::wire::message::{Body, Kept, Refusal, Role, Ticket};
 
 use super::quorum::Quorum;
 use super::{
@@ -149,10 +149,15 @@ impl Coordinator {
         key: &Key,
         replicating: &Replicating,
         to: NodeId,
-        hint_for: Option<NodeId>,
+        stand_in_for: Option<NodeId>,
     ) {
         let body = match &replicating.payload {
-            Payload::Delta(delta) => Body::Replicate { ticket, delta: delta.clone(), hint_for, sync: replicating.sync },
+            Payload::Delta(delta) => Body::Replicate {
+                ticket,
+                delta: delta.clone(),
+                role: stand_in_for.map_or(Role::Owner, Role::StandInFor),
+                sync: replicating.sync,
+            },
             Payload::Standing(standing) => Body::Repair {
                 ticket: Some(ticket),
                 key: key.clone(),
