@@ -16,6 +16,7 @@ use crate::data::consistency::{Consistency, Level};
 use crate::data::decimal::Decimal;
 use crate::data::id::OpId;
 use crate::node::planted::Planted;
+use crate::sim::plan::Aim;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -351,6 +352,12 @@ fn planted(name: &str) -> Result<Planted, String> {
     let names: Vec<&str> = all().map(Planted::name).collect();
     let found = all().find(|planted| planted.name() == name);
     found.ok_or_else(|| format!("there is no such bug; there are: {}", names.join(", ")))
+}
+
+fn aim(name: &str) -> Result<Aim, String> {
+    let names: Vec<&str> = Aim::ALL.into_iter().map(Aim::name).collect();
+    let found = Aim::ALL.into_iter().find(|aim| aim.name() == name);
+    found.ok_or_else(|| format!("there are no such worlds; there are: {}", names.join(", ")))
 }
 
 /// `tidewater where KEY`
@@ -771,6 +778,9 @@ pub struct SimArgs {
     /// How many seeds at a time [default: one for each core]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: Option<u16>,
+    /// End with the first seed that breaks a promise
+    #[arg(long, conflicts_with = "seed")]
+    pub first: bool,
     /// Print a line for each event
     #[arg(long, requires = "seed")]
     pub trace: bool,
@@ -780,6 +790,9 @@ pub struct SimArgs {
     /// Worlds to try at most for --shrink
     #[arg(long, value_name = "COUNT", default_value_t = 500, requires = "shrink")]
     pub tries: u64,
+    /// Which worlds: usual (anything), full_syncs, hints or removals (one thing all the time)
+    #[arg(long, value_name = "WORLDS", default_value = "usual", value_parser = aim)]
+    pub aim: Aim,
     /// Break one rule of the nodes on purpose, to see whether it is seen: a name of those that an unknown one lists
     #[arg(long, value_name = "BUG", value_parser = planted)]
     pub plant: Option<Planted>,

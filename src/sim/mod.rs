@@ -32,7 +32,7 @@ use std::panic::catch_unwind;
 
 use crate::node::planted::Planted;
 use check::{Violation, convergence};
-use plan::Plan;
+use plan::{Aim, Plan};
 use random::Random;
 use trace::Trace;
 use world::World;
@@ -53,6 +53,8 @@ pub struct SimOptions {
     pub idle_within_us: u64,
     /// Keep a readable line for each event: the last ones, or all.
     pub lines: Lines,
+    /// Which worlds are drawn.
+    pub aim: Aim,
     /// A rule that the nodes break, to see whether it is seen.
     pub planted: Planted,
 }
@@ -71,6 +73,7 @@ impl Default for SimOptions {
             level_within_us: 30_000_000,
             idle_within_us: 240_000_000,
             lines: Lines::None,
+            aim: Aim::Usual,
             planted: Planted::None,
         }
     }
@@ -94,7 +97,7 @@ pub struct Verdict {
 
 /// Runs one seed.
 pub fn run(seed: u64, options: &SimOptions) -> Verdict {
-    run_plan(seed, Plan::draw(&Random::new(seed), options.hurt_us), options)
+    run_plan(seed, Plan::draw(&Random::new(seed), options.hurt_us, options.aim), options)
 }
 
 /// Runs a plan. The seed draws what the plan leaves open: delays, clients' choices, identities. A panic of a node is a broken promise

@@ -82,6 +82,33 @@ impl Kind {
     }
 }
 
+/// Which worlds are drawn. A range of seeds of the usual ones meets everything, some of it rarely; the others meet one thing all the time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Aim {
+    /// Anything.
+    #[default]
+    Usual,
+    /// Owners that lack what no log has any more, and are written while they are sent all rows.
+    FullSyncs,
+    /// Stand-ins that acknowledge alone, are cut off, and hand over late.
+    Hints,
+    /// Removals on every key, and every bound on what is remembered of them as short as it can be.
+    Removals,
+}
+
+impl Aim {
+    pub const ALL: [Aim; 4] = [Aim::Usual, Aim::FullSyncs, Aim::Hints, Aim::Removals];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Aim::Usual => "usual",
+            Aim::FullSyncs => "full_syncs",
+            Aim::Hints => "hints",
+            Aim::Removals => "removals",
+        }
+    }
+}
+
 /// One fault: what, where, for how long. Nodes are numbers from 0.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
@@ -145,7 +172,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn draw(random: &Random, hurt_us: u64) -> Self {
+    pub fn draw(random: &Random, hurt_us: u64, aim: Aim) -> Self {
+        let usual = Self::draw_usual(random, hurt_us);
+        let mut draw = random.fork("aimed");
+        match aim {
+            Aim::Usual => usual,
+            Aim::FullSyncs => usual.of_full_syncs(&mut draw),
+            Aim::Hints => usual.of_hints(&mut draw),
+            Aim::Removals => usual.of_removals(&mut draw),
+        }
+    }
+
+    fn draw_usual(random: &Random, hurt_us: u64) -> Self {
         let mut draw = random.fork("plan");
         // Long enough, at times, that rows are dropped while others are written.
         let hurt_us = hurt_us * *random.fork("length").pick(&[1, 1, 1, 3]);
@@ -243,6 +281,69 @@ impl Plan {
             clients: 6,
             rest_us: 5_000,
             settle_us: 1_100_000,
+            ..self
+        }
+    }
+
+    fn of_full_syncs(self, draw: &mut Random) -> Self {
+        let delay_max_us = *draw.pick(&[1_000, 20_000, 100_000]);
+        let kinds = [Kind::Wipe, Kind::OldDisk, Kind::Isolate, Kind::Isolate, Kind::Cut, Kind::Kill, Kind::PowerCut];
+        Self {
+            partitions: *draw.pick(&[1, 2]),
+            log_keep_us: 100_000,
+            page_bytes: *draw.pick(&[1, 1, 100]),
+            ..self.aimed(draw, delay_max_us, &kinds)
+        }
+    }
+
+    fn of_hints(self, draw: &mut Random) -> Self {
+        let kinds = [Kind::Isolate, Kind::Isolate, Kind::Cut, Kind::Split, Kind::Kill, Kind::Suspect, Kind::ClockLeap];
+        let aimed = self.aimed(draw, 5_000, &kinds);
+        Self { nodes: aimed.nodes.max(4), hint_bytes_max: *draw.pick(&[2_000, 1 << 20, 1 << 20]), ..aimed }
+    }
+
+    fn of_removals(self, draw: &mut Random) -> Self {
+        let kinds = [Kind::Isolate, Kind::Cut, Kind::CutOneWay, Kind::Pause, Kind::Kill, Kind::Restart, Kind::Suspect];
+        let delay_max_us = *draw.pick(&[1_000, 100_000]);
+        Self {
+            hurt_us: self.hurt_us.max(16_000_000),
+            partitions: *draw.pick(&[1, 2]),
+            keys: 1,
+            log_keep_us: 100_000,
+            op_id_window_ms: 5_000,
+            ..self.aimed(draw, delay_max_us, &kinds)
+        }
+    }
+
+    /// Busy clients, and faults of these kinds one after the other.
+    fn aimed(self, draw: &mut Random, delay_max_us: u64, kinds: &[Kind]) -> Self {
+        let weather = Weather {
+            loss_ppm: *draw.pick(&[0, 20_000]),
+            delay_min_us: 100,
+            delay_max_us,
+            tail_ppm: *draw.pick(&[0, 20_000]),
+            tail_us: 1_000_000,
+            ..Weather::FAIR
+        };
+        let nodes = draw.between(3, 5) as usize;
+        let mut faults = Vec::new();
+        let mut at_us = draw.between(100_000, 2_000_000);
+        while at_us < self.hurt_us {
+            let [node, other] = [0; 2].map(|_: usize| draw.below(nodes as u64) as usize);
+            let for_us = draw.between(200_000, 3_000_000);
+            faults.push(Fault { at_us, kind: *draw.pick(kinds), node, other, for_us, draw: draw.draw() });
+            at_us += draw.between(200_000, 2_000_000);
+        }
+        Self {
+            nodes,
+            replicas: self.replicas.min(3),
+            clients: 6,
+            keys: *draw.pick(&[1, 2]),
+            rest_us: *draw.pick(&[5_000, 30_000]),
+            settle_us: 1_000_000 + delay_max_us + weather.tail_us,
+            weather,
+            crash_at_turn_ppm: 0,
+            faults,
             ..self
         }
     }
