@@ -44,6 +44,8 @@ const HINT_RETRY_US: u64 = 3_000_000;
 const ASKS_MAX: usize = 64;
 /// Between two steps of the collector: whoever waits comes first.
 const COLLECT_PAUSE_US: u64 = 5_000;
+/// Between two pages of rows that a full sync left, entered as seen.
+const ENTER_PAUSE_US: u64 = 5_000;
 
 /// Between two pieces of a scrub: one that was asked for, and one in the background.
 const SCRUB_PAUSE_US: u64 = 5_000;
@@ -119,7 +121,8 @@ pub struct Shard {
     collecting: Option<(Partition, Cut, Position)>,
     collect_at_us: u64,
     /// How far the rows of a full sync that did not come to its end have been entered as seen.
-    entering: BTreeMap<Partition, bytes::Bytes>,
+    entering: BTreeMap<Partition, Option<bytes::Bytes>>,
+    enter_at_us: u64,
     scrub: Scrub,
     /// What had been seen of the piece's partition when the others were asked for theirs.
     scrub_seen: Context,
@@ -183,6 +186,7 @@ impl Shard {
             collecting: None,
             collect_at_us: u64::MAX,
             entering: BTreeMap::new(),
+            enter_at_us: u64::MAX,
             scrub: Scrub::default(),
             scrub_seen: Context::default(),
             alarms: Vec::new(),
@@ -276,6 +280,7 @@ impl Shard {
             self.collect(now, turn)?;
         }
         self.ask_pages(now, out);
+        self.enter_rows(now, turn)?;
         self.fail_scans(out, |scanning| scanning.deadline_us <= now.mono_us);
         Ok(())
     }
@@ -288,7 +293,14 @@ impl Shard {
         let scans = self.scans.values().map(|scan| scan.deadline_us).min();
         let scrub = self.scrub_at_us.min(self.scrub.poll_timeout());
         let pages = self.exchange.pages_due_us();
-        let others = [self.coordinator.poll_timeout(), scans, Some(self.collect_at_us), Some(scrub), pages];
+        let others = [
+            self.coordinator.poll_timeout(),
+            scans,
+            Some(self.collect_at_us),
+            Some(scrub),
+            pages,
+            Some(self.enter_at_us),
+        ];
         others.into_iter().flatten().fold(self.round_at_us, u64::min)
     }
 
@@ -723,7 +735,7 @@ impl Shard {
         self.exchange.end_round(|partition| Some(replica.loaded(partition)?.seen.clone()));
         self.pull_next(now, turn, out)?;
         self.seek_floors(now, turn, out)?;
-        self.enter_rows(now, turn)?;
+        self.begin_entering(now);
         self.deliveries.retain(|_, delivery| delivery.deadline_us > now.mono_us);
         self.collapses.retain(|_, collapse| collapse.deadline_us > now.mono_us);
         let collapses = &self.collapses;
@@ -772,20 +784,35 @@ impl Shard {
         self.ask(now, turn, out)
     }
 
-    /// Where a full sync did not come to its end: its rows are entered as seen, a page a round.
-    fn enter_rows(&mut self, now: Now, turn: &mut Turn) -> Result<(), StoreError> {
+    /// Where a full sync did not come to its end, its rows are to be entered as seen.
+    fn begin_entering(&mut self, now: Now) {
         let exchange = &self.exchange;
-        self.entering.retain(|partition, _| !exchange.is_pulling(*partition));
-        let unsure = |(partition, state): &(Partition, &super::replica::PartitionState)| {
+        let left = |(partition, state): &(Partition, &super::replica::PartitionState)| {
             state.unsure && !exchange.is_pulling(*partition) && self.options.planted != Planted::SyncRowsNotSeen
         };
-        let left: Vec<Partition> = self.replica.partitions_loaded().filter(unsure).map(|(at, _)| at).collect();
+        let left: Vec<Partition> = self.replica.partitions_loaded().filter(left).map(|(at, _)| at).collect();
         for partition in left {
-            let after = self.entering.remove(&partition);
+            self.entering.entry(partition).or_default();
+        }
+        if !self.entering.is_empty() {
+            self.enter_at_us = self.enter_at_us.min(now.mono_us);
+        }
+    }
+
+    /// The next page of them. A pause after each: requests go on meanwhile.
+    fn enter_rows(&mut self, now: Now, turn: &mut Turn) -> Result<(), StoreError> {
+        if now.mono_us < self.enter_at_us {
+            return Ok(());
+        }
+        // A sync that has begun anew brings them again.
+        let exchange = &self.exchange;
+        self.entering.retain(|partition, _| !exchange.is_pulling(*partition));
+        if let Some((partition, after)) = self.entering.pop_first() {
             let next = self.replica.enter_rows(turn, now, partition, after.as_ref(), self.options.page_bytes)?;
             self.stats.add("sync_rows_entered_total", 1);
-            self.entering.extend(next.map(|next| (partition, next)));
+            self.entering.extend(next.map(|next| (partition, Some(next))));
         }
+        self.enter_at_us = if self.entering.is_empty() { u64::MAX } else { now.mono_us + ENTER_PAUSE_US };
         Ok(())
     }
 

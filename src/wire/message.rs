@@ -326,6 +326,8 @@ pub struct LogRow {
     pub rows: Vec<(Path, Option<Row>)>,
     /// What the mutation removed by name. An asker that does not know these yet must not take them for news when they come.
     pub removes: Vec<Dot>,
+    /// The mutation put something, and did not only remove.
+    pub puts: bool,
     pub tally: bool,
     pub op_id: Option<OpId>,
     pub remember: bool,

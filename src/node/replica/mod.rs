@@ -138,6 +138,8 @@ pub(super) struct LogEntry {
     pub paths: Vec<Path>,
     /// What the mutation removed by name.
     pub removes: Vec<Dot>,
+    /// It put something, and did not only remove.
+    pub puts: bool,
     pub op_id: Option<OpId>,
     pub remember: bool,
     /// The mutation added to a tally.
@@ -368,6 +370,7 @@ impl Replica {
                 key: delta.key.clone(),
                 paths: mutation.effects.iter().map(|effect| effect.path.clone()).collect(),
                 removes: mutation.effects.iter().flat_map(|effect| effect.removes.iter().copied()).collect(),
+                puts: mutation.effects.iter().any(|effect| effect.put.is_some()),
                 op_id: delta.op_id,
                 remember: delta.remember,
                 tally: mutation.effects.iter().any(|effect| matches!(effect.put, Some(Put::Tally { .. }))),

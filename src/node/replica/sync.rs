@@ -209,6 +209,7 @@ impl Replica {
                 key: entry.key,
                 paths,
                 removes: entry.removes,
+                puts: entry.puts,
                 op_id: entry.op_id,
                 remember: entry.remember,
                 tally: entry.tally,
@@ -371,7 +372,7 @@ impl Replica {
         let news = if self.planted == Planted::RepairsNotSeen { Vec::new() } else { news };
         for (dot, removes) in news {
             let (key, paths) = (key.clone(), vec![path.clone()]);
-            let entry = LogEntry { key, paths, removes, op_id: None, remember: false, tally: false, made };
+            let entry = LogEntry { key, paths, removes, puts: true, op_id: None, remember: false, tally: false, made };
             self.note(turn, now, partition, dot, &entry)?;
         }
         self.settle_row(turn, now, partition, key, path)
@@ -664,11 +665,11 @@ fn log_row(turn: &Turn, partition: Partition, dot: Dot, entry: LogEntry) -> Resu
         let row = get_row(turn, &row_key(&prefix, &path))?;
         rows.push((path, row));
     }
-    let LogEntry { key, removes, tally, op_id, remember, made, .. } = entry;
-    Ok(LogRow { dot, key, rows, removes, tally, op_id, remember, made })
+    let LogEntry { key, removes, puts, tally, op_id, remember, made, .. } = entry;
+    Ok(LogRow { dot, key, rows, removes, puts, tally, op_id, remember, made })
 }
 
-/// Is a row of the entry gone that nobody removes by name? Then it was dropped, when all owners had seen it: the asker has lost what it
+/// Is a row gone that the entry put and nobody removes by name? Then it was dropped, when all owners had seen it: the asker has lost what it
 /// once had, and without the row it would keep what the row had superseded. It needs a full sync.
 fn was_dropped(entry: &LogRow) -> bool {
     let unnamed = |component| {
@@ -682,7 +683,7 @@ fn was_dropped(entry: &LogRow) -> bool {
                 | Component::FieldRetry
         )
     };
-    entry.rows.iter().any(|(path, row)| row.is_none() && unnamed(path.component))
+    entry.puts && entry.rows.iter().any(|(path, row)| row.is_none() && unnamed(path.component))
 }
 
 /// About how many bytes a row takes on its way.

@@ -54,12 +54,12 @@ pub fn equal(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// The rows of a node that are not waiting to be dropped, of partitions that it owns.
-pub fn standing(world: &World, node: usize) -> Vec<(Bytes, Row)> {
+/// The rows of a node that will not be waiting to be dropped by then, of partitions that it owns.
+pub fn standing(world: &World, node: usize, at_ms: u64) -> Vec<(Bytes, Row)> {
     let view = world.view_of(0);
     let mut standing = Vec::new();
     for partition in view.partitions_owned(world.nodes[node].id) {
-        for (key, rows_of_key) in essence(&rows(world, node, partition), world.true_ms()) {
+        for (key, rows_of_key) in essence(&rows(world, node, partition), at_ms) {
             let prefix = key_prefix(partition, &key);
             standing.extend(rows_of_key.into_iter().map(|(path, row)| (row_key(&prefix, &path).into(), row)));
         }

@@ -35,6 +35,8 @@ use events::{Event, Item};
 const WALL_START_MS: u64 = 1_700_000_000_000;
 const TRIES_MAX: u32 = 4;
 const COLLECT_REST_US: u64 = 1_000_000;
+/// What expires sooner may be gone before a scrub comes to it.
+const LATER_MS: u64 = 600_000;
 const HOUR_MS: i64 = 3_600_000;
 /// What a clock left alone gains or loses at most.
 const DRIFT_MAX_PPM: u64 = 500;
@@ -247,13 +249,14 @@ impl World {
             return None;
         }
         let victim = self.chaos.below(self.nodes.len() as u64) as usize;
-        let rows = convergence::standing(self, victim);
+        let rows = convergence::standing(self, victim, self.true_ms() + LATER_MS);
         let whole = |row: &Row| !matches!(row, Row::Deadline(_) | Row::Retried(_));
         let rows: Vec<_> = rows.into_iter().filter(|(_, row)| whole(row)).collect();
         if rows.is_empty() {
             return None;
         }
         let (at, row) = self.chaos.pick(&rows).clone();
+        self.trace.line(|| format!("{:>10} DAMAGE at {victim}: {at:?} was {row:?}", self.now_us));
         let value = match row {
             Row::Register(register) if self.chaos.chance(500_000) => {
                 let payload = register.payload.map(|payload| [&payload[..], b"?"].concat().into());
@@ -261,7 +264,6 @@ impl World {
             }
             _ => None,
         };
-        self.trace.line(|| format!("{:>10} DAMAGE at {victim}: {at:?}", self.now_us));
         self.nodes[victim].disk.damage(at, value);
         self.count("sim_rows_damaged", 1);
         Some(victim)
