@@ -189,7 +189,8 @@ impl Row {
         }
     }
 
-    /// Joins two rows of one path that are both known to stand: every entry of either.
+    /// Joins two rows of one path that are both known to stand: every entry of either but those that one of the others removed. A side
+    /// in the middle of a full sync holds the remover and does not know yet what it removed.
     pub fn joined(self, other: Row) -> Row {
         match (self, other) {
             (Row::Register(one), Row::Register(two)) => Row::Register(if two.stamp > one.stamp { two } else { one }),
@@ -197,6 +198,8 @@ impl Row {
                 one.extend(two);
                 one.sort_unstable_by_key(|entry| entry.dot);
                 one.dedup_by_key(|entry| entry.dot);
+                let named: Vec<Dot> = one.iter().flat_map(|entry| &entry.removes).copied().collect();
+                one.retain(|entry| !named.contains(&entry.dot));
                 Row::Field(one)
             }
             (Row::Deadline(one), Row::Deadline(two)) => Row::Deadline(if two.stamp > one.stamp { two } else { one }),
@@ -204,6 +207,8 @@ impl Row {
                 one.extend(two);
                 one.sort_unstable();
                 one.dedup();
+                let named: Vec<Dot> = one.iter().flat_map(|birth| &birth.removes).copied().collect();
+                one.retain(|birth| !named.contains(&birth.dot));
                 Row::Births(one)
             }
             (Row::Sibling(one), Row::Sibling(_)) => Row::Sibling(one),

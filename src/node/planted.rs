@@ -9,6 +9,7 @@ pub enum Planted {
     IncarnationResumed,
     RepliesBeforeCommit,
     SeenNotAsked,
+    SeenNotJudged,
     PeersSeenFromOneKey,
     DeadForgotten,
     RemovesUnseen,
@@ -47,10 +48,11 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 33] = [
+    pub const ALL: [Planted; 34] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
+        Planted::SeenNotJudged,
         Planted::PeersSeenFromOneKey,
         Planted::DeadForgotten,
         Planted::RemovesUnseen,
@@ -99,6 +101,7 @@ impl Planted {
             Planted::IncarnationResumed => "incarnation_resumed",
             Planted::RepliesBeforeCommit => "replies_before_commit",
             Planted::SeenNotAsked => "seen_not_asked",
+            Planted::SeenNotJudged => "seen_not_judged",
             Planted::PeersSeenFromOneKey => "peers_seen_from_one_key",
             Planted::DeadForgotten => "dead_forgotten",
             Planted::RemovesUnseen => "removes_unseen",
@@ -143,6 +146,7 @@ impl Planted {
             Planted::None => "nothing",
             Planted::IncarnationResumed => "after a crash a node counts on under a new incarnation",
             Planted::RepliesBeforeCommit => "what is said has been written before",
+            Planted::SeenNotJudged => "a write that came as a row before it came itself is told what stands above it",
             Planted::SeenNotAsked => "what has been seen is not put again",
             Planted::PeersSeenFromOneKey => "of a message about one key only its own dots are seen",
             Planted::DeadForgotten => "what was removed before it came is not put when it comes",

@@ -642,7 +642,7 @@ impl Shard {
         Ok(Ok(taken.newer))
     }
 
-    /// Is one of these dots, not seen yet, among what a full sync under way is going to bring? It might be put after its page has
+    /// Is one of these dots, not seen yet, among what a full sync under way is going to bring, or to tell that it is dead? It might be put after its page has
     /// passed, and be taken for seen and standing at the end though the page said that it is gone.
     fn in_sync(
         &mut self,
@@ -655,7 +655,7 @@ impl Shard {
             return Ok(false);
         }
         let seen = &self.replica.state(turn, partition)?.seen;
-        Ok(dots.any(|dot| promised.seen.contains(dot) && !seen.contains(dot)))
+        Ok(dots.any(|dot| (promised.seen.contains(dot) || promised.dead.contains(&dot)) && !seen.contains(dot)))
     }
 
     fn handle_view(&mut self, now: Now, view: Arc<View>, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {

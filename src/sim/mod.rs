@@ -201,7 +201,8 @@ fn scrub(world: &mut World) {
         return;
     }
     if findings(world, &|node| node == victim) == 0 {
-        let scrubs: Vec<_> = world.nodes.iter().flat_map(|node| &node.shard).map(|shard| shard.status().scrub).collect();
+        let scrubs: Vec<_> =
+            world.nodes.iter().flat_map(|node| &node.shard).map(|shard| shard.status().scrub).collect();
         return world.violate("scrub", format!("node {victim} did not find its damaged row: {scrubs:?}"));
     }
     let until_us = world.now_us + MENDED_WITHIN_US;

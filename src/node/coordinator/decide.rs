@@ -93,7 +93,9 @@ impl Coordinator {
                 running.receipt.disagreed.push(*node);
             }
             let rows = merge::repair(part, object);
-            if rows.is_empty() {
+            // A full sync under way will bring them, along with what it knows to be gone.
+            let unsure = *node == me && desk.replica.state(desk.turn, running.partition)?.unsure;
+            if rows.is_empty() || unsure {
                 continue;
             }
             running.receipt.repaired.push(*node);

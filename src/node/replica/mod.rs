@@ -377,6 +377,7 @@ impl Replica {
                 made: delta.made,
             };
             if state.seen.contains(mutation.dot) && self.planted != Planted::SeenNotAsked {
+                taken.newer = taken.newer.max(self.above(turn, &prefix, mutation)?);
                 if delta.op_id.is_some() {
                     let entry = entry();
                     self.name(turn, now, partition, mutation.dot, &entry)?;
@@ -524,6 +525,21 @@ impl Replica {
             state.op_first_ms = state.op_first_ms.min(op_id.wall_ms());
         }
         Ok(())
+    }
+
+    /// The newest stamp that stands above a mutation that has been seen. What it wrote may have come as a row, by exchange, before it
+    /// came itself; its coordinator asks all the same whether it lost.
+    fn above(&self, turn: &Turn, prefix: &[u8], mutation: &Mutation) -> Result<Option<Stamp>, StoreError> {
+        if self.planted == Planted::SeenNotJudged {
+            return Ok(None);
+        }
+        let mut newest = None;
+        for effect in &mutation.effects {
+            let Some(stamp) = effect.put.as_ref().and_then(Put::stamp) else { continue };
+            let row = get_row(turn, &row_key(prefix, &effect.path))?;
+            newest = newest.max(row.as_ref().and_then(Row::stamp).filter(|standing| *standing > stamp));
+        }
+        Ok(newest)
     }
 
     #[allow(clippy::too_many_arguments)]
