@@ -166,7 +166,7 @@ pub struct Receipt {
     pub missing: Vec<NodeId>,
     /// Reads: owners whose copy differed from the merged one.
     pub disagreed: Vec<NodeId>,
-    /// Reads: owners that were sent what they lacked.
+    /// Reads: owners that lacked something. They are sent it if it has not come by itself two rounds of exchange later.
     pub repaired: Vec<NodeId>,
     /// Writes: the write was stamped again above a newer one that it met.
     pub stamped_again: bool,

@@ -5,6 +5,7 @@
 //!                                          ├── replica       rows, seen, log; applying, reading, minting
 //!                                          ├── hints         what is kept for owners that are away
 //!                                          ├── exchange      who lacks what, and asking for it
+//!                                          ├── repair        what a read found lacking, looked at again
 //!                                          ├── floor         what nobody needs any more
 //!                                          ├── fence         who was away for so long that it must come back empty
 //!                                          └── scrub         whether owners really hold the same
@@ -23,6 +24,7 @@ pub mod floor;
 pub mod hints;
 pub mod membership;
 pub mod planted;
+pub mod repair;
 pub mod replica;
 pub mod scrub;
 pub mod shard;

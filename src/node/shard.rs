@@ -27,6 +27,7 @@ use super::fence::{Absence, Fences};
 use super::floor::{Cut, Floors, Held};
 use super::hints::Hints;
 use super::planted::Planted;
+use super::repair::Repairs;
 use super::replica::collect::Position;
 use super::replica::sync::{RowPage, size as row_bytes};
 use super::replica::{Replica, Turn, decode, upper_bound};
@@ -120,6 +121,7 @@ pub struct Shard {
     /// A partition in which what the cut allows is being dropped.
     collecting: Option<(Partition, Cut, Position)>,
     collect_at_us: u64,
+    repairs: Repairs,
     /// How far the rows of a full sync that did not come to its end have been entered as seen.
     entering: BTreeMap<Partition, Option<bytes::Bytes>>,
     enter_at_us: u64,
@@ -185,6 +187,7 @@ impl Shard {
             fenced_out: false,
             collecting: None,
             collect_at_us: u64::MAX,
+            repairs: Repairs::default(),
             entering: BTreeMap::new(),
             enter_at_us: u64::MAX,
             scrub: Scrub::default(),
@@ -281,6 +284,7 @@ impl Shard {
         }
         self.ask_pages(now, out);
         self.enter_rows(now, turn)?;
+        self.repair(now, turn, out)?;
         self.fail_scans(out, |scanning| scanning.deadline_us <= now.mono_us);
         Ok(())
     }
@@ -411,6 +415,7 @@ impl Shard {
             options: &self.options,
             replica: &mut self.replica,
             hints: &mut self.hints,
+            repairs: &mut self.repairs,
             turn,
             out,
             stats: &mut self.stats,
@@ -782,6 +787,25 @@ impl Shard {
             self.floors.begin(partition, number, began, now.mono_us, all.iter().copied(), without.clone());
         }
         self.ask(now, turn, out)
+    }
+
+    /// Sends owners what a read found them to lack and they have not seen since, as it stands here now.
+    fn repair(&mut self, now: Now, turn: &Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        while let Some(lack) = self.repairs.next(now.mono_us) {
+            let partition = self.replica.partition_of(&lack.key);
+            let still = lack.still(self.exchange.seen_by(lack.node, partition));
+            if still.is_empty() || !self.view.is_up(lack.node) || !self.view.is_owner(partition, lack.node) {
+                continue;
+            }
+            let rows = self.replica.rows_at(turn, &lack.key, still)?;
+            if rows.is_empty() {
+                continue;
+            }
+            self.stats.add("read_repairs_total", 1);
+            let body = Body::Repair { ticket: None, key: lack.key, rows, entries: Vec::new(), note: None, sync: false };
+            background(out, lack.node, partition, body);
+        }
+        Ok(())
     }
 
     /// Where a full sync did not come to its end, its rows are to be entered as seen.

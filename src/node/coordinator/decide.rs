@@ -8,11 +8,11 @@ use crate::data::op::{Op, Reply, Request, RequestError};
 use crate::data::path::Component;
 use crate::data::row::Row;
 use crate::node::planted::Planted;
+use crate::node::repair::Lack;
 use crate::storage::StoreError;
-use crate::wire::message::{Body, LogRow, PeerMessage, RepairRow, Scope};
+use crate::wire::message::{LogRow, RepairRow, Scope};
 
 use super::super::replica::Mint;
-use super::super::turn::Traffic;
 use super::merge::Held;
 use super::plan::Facts;
 use super::{
@@ -48,7 +48,7 @@ impl Coordinator {
             merge::join(&held, &hinted, &scope)
         };
         if held.len() > 1 && scope != Scope::Glance {
-            self.repair_readers(desk, &mut running, &held, &object)?;
+            self.note_lacks(desk, &mut running, owner, &held, &object);
         }
         if running.request.op.is_read() {
             let others = self.others(desk, &running.request, &object, owner)?;
@@ -79,36 +79,36 @@ impl Coordinator {
         self.mutate(desk, running, object, owner, surplus)
     }
 
-    /// Read repair: owners that answered with less than the merged rows are sent them.
-    pub(super) fn repair_readers(
+    /// Read repair: owners that answered with less than the merged rows are looked at again. A stand-in, who would not hear of their
+    /// progress, leaves it to the owners, and an owner what it lacks itself to the exchange.
+    pub(super) fn note_lacks(
         &mut self,
         desk: &mut Desk,
         running: &mut Running,
+        owner: bool,
         held: &[(NodeId, Held)],
         object: &Object,
-    ) -> Result<(), StoreError> {
+    ) {
         let me = desk.options.me;
+        let due_us = desk.now.mono_us + 2 * desk.options.exchange_interval_us;
         for (node, part) in held {
             if part.rows != object.rows {
                 running.receipt.disagreed.push(*node);
             }
-            let rows = merge::repair(part, object);
-            // A full sync under way will bring them, along with what it knows to be gone.
-            let unsure = *node == me && desk.replica.state(desk.turn, running.partition)?.unsure;
-            if rows.is_empty() || unsure {
+            if *node == me || !owner {
                 continue;
             }
-            running.receipt.repaired.push(*node);
-            desk.stats.add("read_repairs_total", 1);
-            let key = running.request.key.clone();
-            if *node == me {
-                desk.replica.take_repair(desk.turn, desk.now, &key, rows)?;
+            let rows: Vec<_> = merge::repair(part, object).into_iter().map(|row| (row.path, row.row.dots())).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let lack = Lack { node: *node, key: running.request.key.clone(), rows };
+            if desk.repairs.remember(due_us, lack) {
+                running.receipt.repaired.push(*node);
             } else {
-                let body = Body::Repair { ticket: None, key, rows, entries: Vec::new(), note: None, sync: false };
-                desk.out.sends.push((*node, Traffic::Background, PeerMessage { partition: running.partition, body }));
+                desk.stats.add("read_repairs_left_total", 1);
             }
         }
-        Ok(())
     }
 
     /// What this coordinator holds of the key's other components, if it matters.

@@ -38,6 +38,7 @@ use crate::wire::codec;
 use crate::wire::message::{Body, LogRow, PeerMessage, Refusal, RepairRow, Scope, Ticket};
 
 use super::hints::Hints;
+use super::repair::Repairs;
 use super::replica::{Mint, Replica, Turn};
 use super::turn::{DoorTicket, Outbox, ShardOptions, Stats, Traffic};
 use merge::Held;
@@ -63,6 +64,7 @@ pub struct Desk<'a, 'b> {
     pub options: &'a ShardOptions,
     pub replica: &'a mut Replica,
     pub hints: &'a mut Hints,
+    pub repairs: &'a mut Repairs,
     pub turn: &'a mut Turn<'b>,
     pub out: &'a mut Outbox,
     pub stats: &'a mut Stats,

@@ -345,6 +345,22 @@ impl Replica {
         Ok(())
     }
 
+    /// Some rows of a key as they stand; those that are gone are left out.
+    pub fn rows_at<'a>(
+        &self,
+        turn: &Turn,
+        key: &Key,
+        paths: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<Vec<RepairRow>, StoreError> {
+        let prefix = key_prefix(self.partition_of(key), key);
+        let mut rows = Vec::new();
+        for path in paths {
+            let row = get_row(turn, &row_key(&prefix, path))?;
+            rows.extend(row.map(|row| RepairRow { path: path.clone(), row }));
+        }
+        Ok(rows)
+    }
+
     /// Takes a row with the dots in it. What was put by a dot is in one row (`plan`), and the row tells what the dot removed: whoever
     /// takes the row has taken the dot. It is seen from now on and told to the others like any other; a row that nobody has seen
     /// would never reach an owner that lacks it. Its operation is told when its entry comes.
