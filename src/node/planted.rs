@@ -10,6 +10,7 @@ pub enum Planted {
     RepliesBeforeCommit,
     SeenNotAsked,
     SeenNotJudged,
+    DotsUsedTwice,
     PeersSeenFromOneKey,
     DeadForgotten,
     RemovesUnseen,
@@ -48,11 +49,12 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 34] = [
+    pub const ALL: [Planted; 35] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
         Planted::SeenNotJudged,
+        Planted::DotsUsedTwice,
         Planted::PeersSeenFromOneKey,
         Planted::DeadForgotten,
         Planted::RemovesUnseen,
@@ -102,6 +104,7 @@ impl Planted {
             Planted::RepliesBeforeCommit => "replies_before_commit",
             Planted::SeenNotAsked => "seen_not_asked",
             Planted::SeenNotJudged => "seen_not_judged",
+            Planted::DotsUsedTwice => "dots_used_twice",
             Planted::PeersSeenFromOneKey => "peers_seen_from_one_key",
             Planted::DeadForgotten => "dead_forgotten",
             Planted::RemovesUnseen => "removes_unseen",
@@ -146,6 +149,7 @@ impl Planted {
             Planted::None => "nothing",
             Planted::IncarnationResumed => "after a crash a node counts on under a new incarnation",
             Planted::RepliesBeforeCommit => "what is said has been written before",
+            Planted::DotsUsedTwice => "a mutation made while others are taken has a dot of its own",
             Planted::SeenNotJudged => "a write that came as a row before it came itself is told what stands above it",
             Planted::SeenNotAsked => "what has been seen is not put again",
             Planted::PeersSeenFromOneKey => "of a message about one key only its own dots are seen",

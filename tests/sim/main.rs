@@ -58,6 +58,7 @@ const KEPT: &[(&str, Aim, &[u64])] = &[
     ("rows that a full sync had left were entered a page a round", Aim::FullSyncs, &[1130, 1190, 1272, 1302, 1448]),
     ("what a full sync had in its rows, a read in the middle of it took for news", Aim::FullSyncs, &[1117, 2477]),
     ("a write that came as a row before it came itself was not told what stood above it", Aim::FullSyncs, &[1049]),
+    ("a mutation made while others were taken had the dot of one of them", Aim::Hints, &[1085]),
     ("a removal by name looked like a dropped row, and cost a full sync", Aim::Hints, &[1206]),
 ];
 /// Fresh seeds of the usual worlds, and of each other kind.

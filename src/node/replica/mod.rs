@@ -60,7 +60,8 @@ pub struct PartitionState {
     pub newest: Hlc,
     /// Some increment was ever retried here.
     pub retries: bool,
-    /// Dots of this incarnation up to here were minted as a stand-in: they live in hints, not in rows.
+    /// Dots of this incarnation up to here are given away: as a stand-in, whose mutations live in hints and not in rows, or in the delta
+    /// that is being taken.
     pub spent: u64,
     /// A full sync has brought rows whose dots are not seen yet.
     pub unsure: bool,
@@ -363,7 +364,13 @@ impl Replica {
         let prefix = key_prefix(partition, &delta.key);
         let me = self.incarnation;
         let mut taken = Taken::default();
-        self.state(turn, partition)?;
+        let reserves = minted && self.planted != Planted::DotsUsedTwice;
+        let state = self.state(turn, partition)?;
+        if reserves {
+            // Taking one of these mutations may make another mutation at once (`settle`), which must not be given the dot of the next.
+            let last = delta.mutations.iter().map(|mutation| mutation.dot.counter).max();
+            state.spent = state.spent.max(last.unwrap_or(0));
+        }
         for mutation in &delta.mutations {
             let state = self.partitions[partition.0 as usize].as_deref_mut().expect("loaded above");
             let entry = || LogEntry {

@@ -1,0 +1,101 @@
+//! Read repair: an owner whose answer lacked rows is sent them, unless they come by themselves.
+//!
+//! Most of what a read finds lacking is merely under way: a write that other owners have had a moment longer. It is looked at again after
+//! two rounds of exchange, when the owner has reported what it has seen since; so a healthy cluster under load repairs nothing, and what
+//! is repaired was really missing. What this node itself lacks it asks for in the exchange. This machine remembers; the shard looks.
+
+use std::collections::VecDeque;
+
+use crate::data::context::Context;
+use crate::data::id::{Dot, NodeId};
+use crate::data::op::Key;
+use crate::data::path::Path;
+
+/// Rows that are remembered. What is beyond is left to the exchange.
+const ROWS_MAX: usize = 4096;
+
+/// What an owner lacked when it was read.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Lack {
+    pub node: NodeId,
+    pub key: Key,
+    pub rows: Vec<(Path, Vec<Dot>)>,
+}
+
+impl Lack {
+    /// The rows of which the owner has not seen everything by its last report. `None`: it has made none.
+    pub fn still(&self, reported: Option<&Context>) -> Vec<&Path> {
+        let lacks = |dots: &[Dot]| reported.is_none_or(|seen| dots.iter().any(|dot| !seen.contains(*dot)));
+        self.rows.iter().filter(|(_, dots)| lacks(dots)).map(|(path, _)| path).collect()
+    }
+}
+
+#[derive(Default)]
+pub struct Repairs {
+    /// In the order of their times.
+    waiting: VecDeque<(u64, Lack)>,
+    rows: usize,
+}
+
+impl Repairs {
+    /// Remembers it until then. False: there is no room.
+    pub fn remember(&mut self, due_us: u64, lack: Lack) -> bool {
+        if self.rows + lack.rows.len() > ROWS_MAX {
+            return false;
+        }
+        self.rows += lack.rows.len();
+        self.waiting.push_back((due_us, lack));
+        true
+    }
+
+    /// The next that is to be looked at again. It is taken as done.
+    pub fn next(&mut self, now_us: u64) -> Option<Lack> {
+        self.poll_timeout().filter(|due_us| *due_us <= now_us)?;
+        let (_, lack) = self.waiting.pop_front()?;
+        self.rows -= lack.rows.len();
+        Some(lack)
+    }
+
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.waiting.front().map(|(due_us, _)| *due_us)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::id::Incarnation;
+    use crate::data::path::Component;
+
+    fn dot(counter: u64) -> Dot {
+        Dot { incarnation: Incarnation(1), counter }
+    }
+
+    fn lack(rows: u64) -> Lack {
+        let path = |number: u64| Path::new(Component::Member, number.to_be_bytes().to_vec());
+        let rows = (1..=rows).map(|number| (path(number), vec![dot(number)])).collect();
+        Lack { node: NodeId(2), key: Key::new("k"), rows }
+    }
+
+    #[test]
+    fn what_came_by_itself_is_not_sent() {
+        let lack = lack(3);
+        assert_eq!(lack.still(None).len(), 3, "who has reported nothing may lack everything");
+        let seen: Context = [dot(1), dot(3)].into_iter().collect();
+        assert_eq!(lack.still(Some(&seen)), [&lack.rows[1].0]);
+        let seen: Context = (1..=3).map(dot).collect();
+        assert!(lack.still(Some(&seen)).is_empty());
+    }
+
+    #[test]
+    fn it_waits_for_its_time_and_has_a_bound() {
+        let mut repairs = Repairs::default();
+        assert!(repairs.remember(20, lack(4_000)));
+        assert!(!repairs.remember(21, lack(97)));
+        assert!(repairs.remember(22, lack(96)));
+        assert_eq!((repairs.next(19), repairs.poll_timeout()), (None, Some(20)));
+        assert_eq!(repairs.next(20), Some(lack(4_000)));
+        assert!(repairs.remember(22, lack(4_000)));
+        assert_eq!(repairs.next(22), Some(lack(96)));
+    }
+}
