@@ -50,7 +50,7 @@ pub struct Promise {
     pub seen: Context,
     /// What was removed there before it came.
     pub dead: Vec<Dot>,
-    /// An earlier sync had left rows behind.
+    /// Rows came whose dots it does not cover, or an earlier sync had left some: they are to be entered as seen at the end.
     pub left: bool,
     /// Where the page that was asked for begins.
     pub after: Option<Bytes>,
@@ -157,6 +157,13 @@ impl Exchange {
     pub fn begin_full_sync(&mut self, partition: Partition, promise: Promise) {
         if let Some(pull) = self.pulls.get_mut(&partition) {
             pull.full = Some(promise);
+        }
+    }
+
+    /// A page brought what is newer than the promise, and which nobody may have by the time that it is asked for.
+    pub fn bring_more(&mut self, partition: Partition) {
+        if let Some(promise) = self.pulls.get_mut(&partition).and_then(|pull| pull.full.as_mut()) {
+            promise.left = true;
         }
     }
 

@@ -10,6 +10,7 @@ pub enum Planted {
     RepliesBeforeCommit,
     SeenNotAsked,
     SeenNotJudged,
+    NewsOfSyncsLost,
     DotsUsedTwice,
     PeersSeenFromOneKey,
     DeadForgotten,
@@ -49,11 +50,12 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 35] = [
+    pub const ALL: [Planted; 36] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
         Planted::SeenNotJudged,
+        Planted::NewsOfSyncsLost,
         Planted::DotsUsedTwice,
         Planted::PeersSeenFromOneKey,
         Planted::DeadForgotten,
@@ -104,6 +106,7 @@ impl Planted {
             Planted::RepliesBeforeCommit => "replies_before_commit",
             Planted::SeenNotAsked => "seen_not_asked",
             Planted::SeenNotJudged => "seen_not_judged",
+            Planted::NewsOfSyncsLost => "news_of_syncs_lost",
             Planted::DotsUsedTwice => "dots_used_twice",
             Planted::PeersSeenFromOneKey => "peers_seen_from_one_key",
             Planted::DeadForgotten => "dead_forgotten",
@@ -150,6 +153,7 @@ impl Planted {
             Planted::IncarnationResumed => "after a crash a node counts on under a new incarnation",
             Planted::RepliesBeforeCommit => "what is said has been written before",
             Planted::DotsUsedTwice => "a mutation made while others are taken has a dot of its own",
+            Planted::NewsOfSyncsLost => "what a full sync brings beyond its promise is entered as seen at its end",
             Planted::SeenNotJudged => "a write that came as a row before it came itself is told what stands above it",
             Planted::SeenNotAsked => "what has been seen is not put again",
             Planted::PeersSeenFromOneKey => "of a message about one key only its own dots are seen",

@@ -19,6 +19,7 @@ use crate::storage::{Space, Storage, StoreError};
 use crate::wire::message::{
     Answer, Body, Fence, Kept, PeerMessage, Question, Reading, Refusal, Role, Rows, Scope, Ticket,
 };
+use crate::wire::packed_log::PackedLog;
 use crate::wire::status::{HeldStatus, KeyStatus, ScrubStatus, SyncStatus};
 
 use super::coordinator::{Coordinator, Desk, Origin, digest, plan};
@@ -548,7 +549,8 @@ impl Shard {
             Body::Pull { have } => {
                 let page = self.replica.log_page(turn, partition, &have, self.options.page_bytes)?;
                 self.stats.add("exchange_rows_sent_total", page.entries.len() as u64);
-                let body = Body::PullReply { entries: page.entries, more: page.more, trimmed: page.trimmed };
+                let entries = PackedLog::pack(page.entries);
+                let body = Body::PullReply { entries, more: page.more, trimmed: page.trimmed };
                 background(out, from, partition, body);
             }
             Body::PullReply { entries, more, trimmed } => {
@@ -557,7 +559,7 @@ impl Shard {
                 }
                 let taken = entries.len() as u64;
                 self.stats.add("exchange_rows_taken_total", taken);
-                self.replica.take_log_rows(turn, now, partition, entries)?;
+                self.replica.take_log_rows(turn, now, partition, entries.unpack())?;
                 if trimmed {
                     self.stats.add("full_syncs_total", 1);
                     background(out, from, partition, Body::SyncPull { after: None });
@@ -1150,9 +1152,20 @@ impl Shard {
             context
         };
         if first {
+            // What it brings may lie before the place that has been come to.
+            self.entering.remove(&partition);
             let left = self.replica.begin_sync(turn, partition)?;
             let left = left || self.exchange.promised(partition).is_some_and(|before| before.left);
             self.exchange.begin_full_sync(partition, Promise { seen, dead, left, after: after.clone(), due_us: None });
+        }
+        let known = &self.replica.state(turn, partition)?.seen;
+        let is_new = |dot: &Dot| {
+            !known.contains(*dot)
+                && self.exchange.promised(partition).is_some_and(|promise| !promise.seen.contains(*dot))
+        };
+        if rows.iter().any(|(_, row)| row.dots().iter().any(is_new)) && self.options.planted != Planted::NewsOfSyncsLost
+        {
+            self.exchange.bring_more(partition);
         }
         let Promise { seen: promised, dead, left, .. } = self.exchange.promised(partition).cloned().unwrap_or_default();
         self.stats.add("sync_rows_total", rows.len() as u64);

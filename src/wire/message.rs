@@ -14,6 +14,7 @@ use crate::data::mutation::Delta;
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::data::path::{Component, Path};
 use crate::data::row::Row;
+use crate::wire::packed_log::PackedLog;
 
 /// Asker's number for a request under way; the lane is in its top byte.
 pub type Ticket = u64;
@@ -82,7 +83,7 @@ pub enum Body {
         have: Context,
     },
     PullReply {
-        entries: Vec<LogRow>,
+        entries: PackedLog,
         more: bool,
         trimmed: bool,
     },

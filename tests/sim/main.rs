@@ -59,6 +59,12 @@ const KEPT: &[(&str, Aim, &[u64])] = &[
     ("what a full sync had in its rows, a read in the middle of it took for news", Aim::FullSyncs, &[1117, 2477]),
     ("a write that came as a row before it came itself was not told what stood above it", Aim::FullSyncs, &[1049]),
     ("a mutation made while others were taken had the dot of one of them", Aim::Hints, &[1085]),
+    (
+        "what a full sync brought beyond its promise was seen by nobody when its sender was wiped",
+        Aim::FullSyncs,
+        &[5066],
+    ),
+    ("a request that another node might have done was said not to be, when a read failed", Aim::Usual, &[5136]),
     ("a removal by name looked like a dropped row, and cost a full sync", Aim::Hints, &[1206]),
 ];
 /// Fresh seeds of the usual worlds, and of each other kind.

@@ -20,6 +20,7 @@ const SEEN_AT: &[(Planted, Aim, u64)] = &[
     (Planted::RepliesBeforeCommit, Aim::Usual, 50),
     (Planted::SeenNotAsked, Aim::Usual, 0),
     (Planted::SeenNotJudged, Aim::FullSyncs, 1049),
+    (Planted::NewsOfSyncsLost, Aim::FullSyncs, 5066),
     (Planted::DotsUsedTwice, Aim::Hints, 1085),
     (Planted::PeersSeenFromOneKey, Aim::Usual, 0),
     (Planted::DeadForgotten, Aim::Usual, 5),

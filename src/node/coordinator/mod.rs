@@ -522,6 +522,8 @@ impl Coordinator {
     pub fn fail_all(&mut self, view: &View, out: &mut Outbox, now: Now, error: impl Fn(bool) -> RequestError) {
         for (_, mut running) in std::mem::take(&mut self.running) {
             let started = matches!(running.stage, Stage::Replicating(_) | Stage::Forwarded { .. });
+            // Who was asked before and kept silent may have done it.
+            let started = started || running.silent.is_some();
             let result = Err(error(started && !running.request.op.is_read()));
             running.receipt.took_us = now.mono_us.saturating_sub(running.started_us);
             running.receipt.missing = missing(view, running.partition, &running.receipt.acks);
