@@ -2,6 +2,7 @@
 //!
 //! - `micro`: what one call costs (nanoseconds)
 //! - `floor`: what a request cannot cost less than, from the parts that any implementation needs (microseconds of CPU)
+//! - `outage`: what an outage of real nodes costs (seconds, bytes)
 //!
 //! Nothing here asserts a time: machines differ, and a busy one more so. Figures are given as the least and the median of many
 //! short rounds. What other processes took of the machine meanwhile is printed below them: they make caches colder, but also

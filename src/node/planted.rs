@@ -95,6 +95,8 @@ impl Planted {
         Planted::DroppedRowsServed,
         Planted::OwnersNotAsked,
         Planted::PromiseForgotten,
+        Planted::TicketsUsedAgain,
+        Planted::SeenNotJudged,
     ];
 
     pub fn name(self) -> &'static str {
