@@ -55,7 +55,10 @@ impl Wishes {
                 "--away" => number().map(|seconds| read.away = Duration::from_secs(seconds)),
                 "--rate" => number().map(|rate| read.rate = rate),
                 "--keys" => number().map(|keys| read.keys = keys as usize),
-                "--wipe" => Some(read.wipe = true),
+                "--wipe" => {
+                    read.wipe = true;
+                    Some(())
+                }
                 "--only" => {
                     read.only = words.next();
                     read.only.as_deref().filter(|only| Means::ALL.iter().any(|means| means.name() == *only)).map(|_| ())
