@@ -1,8 +1,9 @@
 //! Read repair: an owner whose answer lacked rows is sent them, unless they come by themselves.
 //!
-//! Most of what a read finds lacking is merely under way: a write that other owners have had a moment longer. It is looked at again after
-//! two rounds of exchange, when the owner has reported what it has seen since; so a healthy cluster under load repairs nothing, and what
-//! is repaired was really missing. What this node itself lacks it asks for in the exchange. This machine remembers; the shard looks.
+//! Most of what a read finds lacking is merely under way: a write that other owners have had a moment longer. It is looked at again two
+//! to three rounds of exchange later, when the owner has reported what it has seen since; so a healthy cluster under load repairs
+//! nothing, and what is repaired was really missing. What this node itself lacks it asks for in the exchange. This machine remembers;
+//! the shard looks.
 
 use std::collections::VecDeque;
 
@@ -50,13 +51,13 @@ impl Repairs {
 
     /// The next that is to be looked at again. It is taken as done.
     pub fn next(&mut self, now_us: u64) -> Option<Lack> {
-        self.poll_timeout().filter(|due_us| *due_us <= now_us)?;
+        self.due_us().filter(|due_us| *due_us <= now_us)?;
         let (_, lack) = self.waiting.pop_front()?;
         self.rows -= lack.rows.len();
         Some(lack)
     }
 
-    pub fn poll_timeout(&self) -> Option<u64> {
+    fn due_us(&self) -> Option<u64> {
         self.waiting.front().map(|(due_us, _)| *due_us)
     }
 }
@@ -93,7 +94,7 @@ mod tests {
         assert!(repairs.remember(20, lack(4_000)));
         assert!(!repairs.remember(21, lack(97)));
         assert!(repairs.remember(22, lack(96)));
-        assert_eq!((repairs.next(19), repairs.poll_timeout()), (None, Some(20)));
+        assert_eq!((repairs.next(19), repairs.due_us()), (None, Some(20)));
         assert_eq!(repairs.next(20), Some(lack(4_000)));
         assert!(repairs.remember(22, lack(4_000)));
         assert_eq!(repairs.next(22), Some(lack(96)));
