@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crdts::{CmRDT, CvRDT, VClock};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::id::{Dot, Incarnation};
 
@@ -88,6 +89,17 @@ impl Context {
         for dot in other.cloud() {
             self.insert(dot);
         }
+    }
+
+    /// Equal for equal contexts. Two that differ have the same one as likely as any two of 2^128 do.
+    pub fn digest(&self) -> u128 {
+        let mut words = Vec::with_capacity(1 + 2 * (self.clock.dots.len() + self.cloud.len()));
+        words.push(self.clock.dots.len() as u64);
+        let vector = self.vector().map(|(incarnation, upto)| (incarnation.0, upto));
+        let cloud = self.cloud().map(|dot| (dot.incarnation.0, dot.counter));
+        words.extend(vector.chain(cloud).flat_map(|(incarnation, counter)| [incarnation, counter]));
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        xxh3_128(&bytes)
     }
 
     /// How many dots are in `other` and not here.

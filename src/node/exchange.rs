@@ -1,6 +1,7 @@
 //! One anti-entropy round: owners tell each other what they have seen, and ask for what they lack.
 //!
-//! Reports are small and only of partitions that changed since the last. A dot must have been missing over two rounds before it is
+//! Reports are digests, and only of partitions that changed since the last: mostly the peer has seen the same, and where it has not, both tell
+//! what they have seen in full. A dot must have been missing over two rounds before it is
 //! asked for, because most missing dots are merely under way; only from a peer that has just come up it is asked for at once. Cost
 //! follows what differs. This machine decides; the shard reads and writes.
 
@@ -92,12 +93,24 @@ impl Exchange {
         let nothing = Context::default();
         let theirs = self.seen.get(&peer).and_then(|seen| seen.get(&partition)).unwrap_or(&nothing);
         let at = (partition, peer);
-        if theirs.lacks(mine) == 0 {
-            self.doubted.remove(&at);
-            return false;
+        match self.doubted.get_mut(&at) {
+            Some(before) => {
+                let still = !theirs.covers(before);
+                // What is done is forgotten a round later.
+                if *before == *mine && !still {
+                    self.doubted.remove(&at);
+                } else {
+                    before.clone_from(mine);
+                }
+                still
+            }
+            None => {
+                if !theirs.covers(mine) {
+                    self.doubted.insert(at, mine.clone());
+                }
+                false
+            }
         }
-        let before = self.doubted.insert(at, mine.clone());
-        before.is_some_and(|before| theirs.lacks(&before) > 0)
     }
 
     /// Takes a peer's report.

@@ -12,8 +12,8 @@ use crate::data::id::{Dot, NodeId};
 use crate::data::op::Key;
 use crate::data::path::Path;
 
-/// Rows that are remembered. What is beyond is left to the exchange.
-const ROWS_MAX: usize = 4096;
+/// What is remembered at most, in bytes. What is beyond is left to the exchange.
+const BYTES_MAX: usize = 1 << 20;
 
 /// What an owner lacked when it was read.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,6 +24,11 @@ pub struct Lack {
 }
 
 impl Lack {
+    fn bytes(&self) -> usize {
+        let row = |(path, dots): &(Path, Vec<Dot>)| 64 + path.member.len() + size_of_val(dots.as_slice());
+        64 + self.key.bytes.len() + self.rows.iter().map(row).sum::<usize>()
+    }
+
     /// The rows of which the owner has not seen everything by its last report. `None`: it has made none.
     pub fn still(&self, reported: Option<&Context>) -> Vec<&Path> {
         let lacks = |dots: &[Dot]| reported.is_none_or(|seen| dots.iter().any(|dot| !seen.contains(*dot)));
@@ -35,16 +40,17 @@ impl Lack {
 pub struct Repairs {
     /// In the order of their times.
     waiting: VecDeque<(u64, Lack)>,
-    rows: usize,
+    bytes: usize,
 }
 
 impl Repairs {
     /// Remembers it until then. False: there is no room.
     pub fn remember(&mut self, due_us: u64, lack: Lack) -> bool {
-        if self.rows + lack.rows.len() > ROWS_MAX {
+        let bytes = lack.bytes();
+        if self.bytes + bytes > BYTES_MAX {
             return false;
         }
-        self.rows += lack.rows.len();
+        self.bytes += bytes;
         self.waiting.push_back((due_us, lack));
         true
     }
@@ -53,11 +59,12 @@ impl Repairs {
     pub fn next(&mut self, now_us: u64) -> Option<Lack> {
         self.due_us().filter(|due_us| *due_us <= now_us)?;
         let (_, lack) = self.waiting.pop_front()?;
-        self.rows -= lack.rows.len();
+        self.bytes -= lack.bytes();
         Some(lack)
     }
 
-    fn due_us(&self) -> Option<u64> {
+    /// When the next is to be looked at.
+    pub fn due_us(&self) -> Option<u64> {
         self.waiting.front().map(|(due_us, _)| *due_us)
     }
 }
@@ -91,12 +98,15 @@ mod tests {
     #[test]
     fn it_waits_for_its_time_and_has_a_bound() {
         let mut repairs = Repairs::default();
-        assert!(repairs.remember(20, lack(4_000)));
-        assert!(!repairs.remember(21, lack(97)));
+        let most = (BYTES_MAX - 64 - "k".len()) / (64 + 8 + size_of::<Dot>());
+        let most = most as u64;
+        assert!(!repairs.remember(20, lack(most + 1)));
+        assert!(repairs.remember(20, lack(most - 100)));
+        assert!(!repairs.remember(21, lack(100)), "a key counts too");
         assert!(repairs.remember(22, lack(96)));
         assert_eq!((repairs.next(19), repairs.due_us()), (None, Some(20)));
-        assert_eq!(repairs.next(20), Some(lack(4_000)));
-        assert!(repairs.remember(22, lack(4_000)));
+        assert_eq!(repairs.next(20), Some(lack(most - 100)));
+        assert!(repairs.remember(22, lack(most - 100)));
         assert_eq!(repairs.next(22), Some(lack(96)));
     }
 }

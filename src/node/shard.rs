@@ -304,6 +304,7 @@ impl Shard {
             Some(self.collect_at_us),
             Some(scrub),
             pages,
+            self.repairs.due_us(),
             Some(self.enter_at_us),
         ];
         others.into_iter().flatten().fold(self.round_at_us, u64::min)
@@ -534,6 +535,25 @@ impl Shard {
                     reply(out, from, partition, Body::ReplicateAck { ticket, result });
                 }
             }
+            Body::ReportDigest { digest, answer } => {
+                if self.view.is_owner(partition, self.options.me) {
+                    let state = self.replica.state(turn, partition)?;
+                    if state.seen.digest() == digest {
+                        self.exchange.take_report(from, partition, state.seen.clone(), &state.seen);
+                        if answer {
+                            self.exchange.must_report(from, partition, state.version);
+                            background(out, from, partition, Body::ReportDigest { digest, answer: false });
+                        }
+                    } else if self.exchange.must_report(from, partition, state.version)
+                        || answer
+                        || self.options.me < from
+                    {
+                        // When both have told each other their digests, one of them begins.
+                        let seen = state.seen.clone();
+                        background(out, from, partition, Body::Report { seen, answer: true });
+                    }
+                }
+            }
             Body::Report { seen, answer } => {
                 if self.view.is_owner(partition, self.options.me) {
                     let state = self.replica.state(turn, partition)?;
@@ -713,11 +733,13 @@ impl Shard {
             if !view.is_owner(partition, me) {
                 continue;
             }
+            let mut digest = None;
             // Nothing seen is worth a word too: it may have been more before the disk was lost.
             for peer in view.owners(partition).filter(|peer| *peer != me && view.is_up(*peer)) {
                 let answer = self.exchange.doubts(peer, partition, &state.seen);
                 if self.exchange.must_report(peer, partition, state.version) || answer {
-                    background(out, peer, partition, Body::Report { seen: state.seen.clone(), answer });
+                    let digest = *digest.get_or_insert_with(|| state.seen.digest());
+                    background(out, peer, partition, Body::ReportDigest { digest, answer });
                 }
             }
             if state.log_entries > 0 {

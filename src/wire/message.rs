@@ -72,6 +72,11 @@ pub enum Body {
         note: Option<Delta>,
         sync: bool,
     },
+    /// The digest of what I have seen of this partition. Who has seen the same knows by it what I have; who has not answers with a report.
+    ReportDigest {
+        digest: u128,
+        answer: bool,
+    },
     /// What I have seen of this partition.
     Report {
         seen: Context,

@@ -53,6 +53,7 @@ fn main() {
         });
     }
     membership(&arguments, &mut figures);
+    exchange(&arguments, &mut figures);
     bench::print("What one call costs", &figures, &machine, arguments.json);
 }
 
@@ -220,7 +221,7 @@ impl<S: Storage> Trio<S> {
             let store = store();
             let mut turn = Turn::new(&store);
             let options = ShardOptions::new(member.id);
-            let incarnation = Incarnation(number as u64 + 1);
+            let incarnation = Incarnation(mix64(number as u64 + 1));
             let shard = Shard::start(options, view.clone(), incarnation, now, &mut turn).expect("a sound store");
             drop(turn);
             nodes.push((member.id, shard, store));
@@ -284,6 +285,59 @@ fn turns<S: Storage>(arguments: &Arguments, figures: &mut Vec<Figure>, engine: &
             figures.push(Figure::of(name, "ns", rounds));
         }
     }
+}
+
+/// What the nodes tell each other once a second about what they have seen, with its coding, until nobody has anything to say: per node.
+fn exchange(arguments: &Arguments, figures: &mut Vec<Figure>) {
+    let name = "exchange: one node of 3, one second in which 4,096 SETs came";
+    if !arguments.wants(name) {
+        return;
+    }
+    let mut trio = Trio::new(MemoryStore::new);
+    let (mut rounds, mut bytes) = (Vec::new(), 0);
+    for _ in 0..arguments.rounds.div_ceil(4) {
+        for first in 0..4_096 / TURN {
+            let first = first % 3;
+            let requests = trio.requests();
+            let said = trio.turn(first, requests);
+            for other in (0..3).filter(|other| *other != first) {
+                let heard = trio.heard(&said, first, other);
+                let acks = trio.turn(other, heard);
+                let heard = trio.heard(&acks, other, first);
+                trio.turn(first, heard);
+            }
+        }
+        trio.now.mono_us += 1_000_000;
+        // The wall stays: the next requests are as fresh as these.
+        let begun = Instant::now();
+        let mut heard: [Vec<Input>; 3] = Default::default();
+        bytes = 0;
+        loop {
+            let mut next: [Vec<Input>; 3] = Default::default();
+            for (from, inputs) in heard.into_iter().enumerate() {
+                let said = trio.turn(from, inputs);
+                for to in 0..3 {
+                    let of = trio.nodes[to].0;
+                    let sends = said.sends.iter().filter(|(node, _, _)| *node == of);
+                    let frame: Vec<&PeerMessage> = sends.map(|(_, _, message)| message).collect();
+                    if frame.is_empty() {
+                        continue;
+                    }
+                    let frame = codec::encode(&frame);
+                    bytes += frame.len();
+                    let frame: Vec<PeerMessage> = codec::decode(&frame, usize::MAX).expect("just encoded");
+                    let from = trio.nodes[from].0;
+                    next[to].extend(frame.into_iter().map(|message| Input::Message { from, message }));
+                }
+            }
+            heard = next;
+            if heard.iter().all(Vec::is_empty) {
+                break;
+            }
+        }
+        rounds.push(begun.elapsed().as_nanos() as f64 / 3.0);
+    }
+    figures.push(Figure::of(name, "ns", rounds).noting(format!("{} bytes sent", bytes / 3)));
 }
 
 fn coding(arguments: &Arguments, figures: &mut Vec<Figure>) {

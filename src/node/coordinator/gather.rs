@@ -23,7 +23,9 @@ impl Coordinator {
         let owner = desk.view.is_owner(partition, me);
         let quorum = Quorum::read(&request.consistency, owners(desk.view, partition), desk.view.zone_of(me));
         let needs_rows = request.op.is_read() || plan::gathers(&request.op);
-        let asks_others = needs_rows || !request.fresh;
+        // What was sent before may be known to any owner, whatever the level says.
+        let seeks = !request.fresh && !request.op.is_read();
+        let asks_others = needs_rows || seeks;
         let passing = !needs_rows && {
             let members = owners(desk.view, partition);
             let most = members.len();
@@ -42,11 +44,12 @@ impl Coordinator {
             op_known: None,
             hedged: false,
             passing,
+            seeks,
             scope,
         };
         let alone = if owner {
             gathering.acks.insert(me, ack(desk, me, None, false));
-            !asks_others || gathering.quorum.met(&gathering.acks)
+            !asks_others || (gathering.quorum.met(&gathering.acks) && !seeks)
         } else {
             !asks_others
         };
@@ -99,7 +102,7 @@ impl Coordinator {
             .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(node))
             .collect();
         for node in candidates {
-            if gathering.quorum.met(&hope) && !gathering.hedged {
+            if gathering.quorum.met(&hope) && !gathering.hedged && !gathering.seeks {
                 break;
             }
             hope.insert(node, ack(desk, node, None, false));
@@ -118,7 +121,7 @@ impl Coordinator {
                 targets.push(node);
             }
         }
-        if gathering.passing && targets.is_empty() {
+        if targets.is_empty() && (gathering.passing || gathering.is_enough()) {
             return self.decide(desk, running, gathering);
         }
         if !gathering.passing && !gathering.quorum.met(&hope) {
@@ -195,7 +198,9 @@ impl Coordinator {
                     }
                     Rows::Hinted { deltas } => {
                         // A stand-in that has nothing has said nothing.
-                        if !deltas.is_empty() {
+                        if deltas.is_empty() {
+                            gathering.failed.insert(from);
+                        } else {
                             gathering.hinted.extend(deltas);
                             let place = desk
                                 .view
@@ -212,7 +217,7 @@ impl Coordinator {
                 gathering.failed.insert(from);
             }
         }
-        if gathering.quorum.met(&gathering.acks) {
+        if gathering.is_enough() {
             return self.decide(desk, running, gathering);
         }
         self.ask_or_wait(desk, ticket, running, gathering)
@@ -226,8 +231,7 @@ impl Coordinator {
         mut running: Running,
         gathering: Gathering,
     ) -> Result<(), StoreError> {
-        let open =
-            gathering.asked.iter().any(|node| !gathering.failed.contains(node) && !gathering.acks.contains_key(node));
+        let open = gathering.awaits_somebody();
         let me = desk.options.me;
         let more = desk
             .view
@@ -239,6 +243,17 @@ impl Coordinator {
             return Ok(());
         }
         self.ask(desk, running, gathering)
+    }
+}
+
+impl Gathering {
+    /// Enough answers for the level; and while an earlier try is looked for, nobody is left who could know of it.
+    pub(super) fn is_enough(&self) -> bool {
+        self.quorum.met(&self.acks) && !(self.seeks && self.awaits_somebody())
+    }
+
+    fn awaits_somebody(&self) -> bool {
+        self.asked.iter().any(|node| !self.failed.contains(node) && !self.acks.contains_key(node))
     }
 }
 

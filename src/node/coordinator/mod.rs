@@ -152,6 +152,9 @@ struct Gathering {
     /// Only an earlier try of the request is looked for, and its level could not make sure of meeting it: the look must not cost the
     /// write, which does not depend on it.
     passing: bool,
+    /// An earlier try is looked for at every owner that is up. Whoever is slow is waited for no longer than a hedge: then the level
+    /// decides alone, and where it cannot make sure of meeting the earlier try the operation may be done twice.
+    seeks: bool,
 }
 
 struct Replicating {
@@ -392,7 +395,11 @@ impl Coordinator {
                 self.forward_on(desk, running, true)
             }
             Stage::Gathering(gathering) if gathering.passing => self.decide(desk, running, gathering),
+            Stage::Gathering(gathering) if gathering.quorum.met(&gathering.acks) => {
+                self.decide(desk, running, gathering)
+            }
             Stage::Gathering(mut gathering) => {
+                gathering.seeks = false;
                 // The slow one is hedged: everybody else who owns the key is asked as well.
                 desk.stats.add("hedges_total", 1);
                 gathering.hedged = true;

@@ -65,6 +65,8 @@ impl Replica {
         let mut met = BTreeSet::new();
         let mut removers = None;
         let mut bytes = 0;
+        // A row that several entries tell goes once.
+        let mut told = BTreeSet::new();
         for (incarnation, last) in greatest {
             let first = have.upto(incarnation) + 1;
             if first > last || page.more {
@@ -110,7 +112,10 @@ impl Replica {
                         one.removes.clear();
                     }
                     for (path, row) in &one.rows {
-                        bytes += 64 + one.key.bytes.len() + path.member.len() + row.as_ref().map_or(0, size);
+                        bytes += 64;
+                        if told.insert((one.key.clone(), path.clone())) {
+                            bytes += one.key.bytes.len() + path.member.len() + row.as_ref().map_or(0, size);
+                        }
                         for other in row.iter().flat_map(Row::dots) {
                             if have.contains(other) || !met.insert(other) {
                                 continue;

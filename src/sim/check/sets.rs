@@ -1,6 +1,7 @@
 //! Sets and flags: an acknowledged addition stands unless a removal may have seen it; what was removed does not return.
 //!
-//! A removal may have seen every addition that began before the removal ended. It must have seen an addition that was acknowledged by
+//! A removal may have seen every addition that began before the removal ended, or before a copy of it was done once more: at levels whose
+//! quorums need not meet, an owner that knows of the first may be out of reach of who takes the second. It must have seen an addition that was acknowledged by
 //! so many owners that they meet the removal's strict read quorum, before the removal began, and that was minted just once. Nothing
 //! is said of additions that a disk lost, nor of removals around the time of such a loss.
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use super::super::history::{Call, End};
 use super::super::world::World;
 use super::{Objects, must_have_seen};
+use crate::data::consistency::Level;
 use crate::data::op::{Key, Op};
 
 #[derive(Default)]
@@ -49,7 +51,7 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
         });
         if !present {
             for add in story.adds.iter().filter(|add| add.end == End::Acked && !world.ghost.is_lost(add.op_id())) {
-                if !story.removes.iter().any(|remove| remove.ended_us >= add.begun_us) {
+                if !story.removes.iter().any(|remove| remove.ended_us >= add.begun_us || may_repeat(world, remove)) {
                     return Err(format!("{key:?} {member:?} was added and is gone: {add:?}"));
                 }
             }
@@ -69,4 +71,12 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Was the removal done more than once, at levels that could not make sure of it?
+fn may_repeat(world: &World, remove: &Call) -> bool {
+    let consistency = &remove.request.consistency;
+    let needed = |level: Level| usize::from(level.needed(world.plan.replicas));
+    let meet = needed(consistency.read) + needed(consistency.write) > usize::from(world.plan.replicas);
+    !(meet && consistency.owners_only) && world.ghost.minted(remove.op_id()).count() > 1
 }
