@@ -10,7 +10,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 VENV := $(abspath $(TARGET_DIR))/redis-py
 export TIDEWATER_PYTHON := $(VENV)/bin/python
 
-.PHONY: help setup setup-build setup-test build demo test lint bench-micro bench-floor bench-outage clean
+.PHONY: help setup setup-build setup-test build demo test lint bench-micro bench-floor bench-outage bench-deletes clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-floor: setup-build ## what a request cannot cost less than
 
 bench-outage: build ## what an outage of 60 s costs, by kill -9, SIGSTOP and a cut (about 6 minutes; the cut needs root)
 	cargo run -p bench --bin outage
+
+bench-deletes: build ## what becomes of 100,000 deletes while an owner is away (about 3 minutes)
+	cargo run -p bench --bin deletes
 
 clean: ## remove what was built
 	cargo clean

@@ -3,6 +3,7 @@
 //! - `micro`: what one call costs (nanoseconds)
 //! - `floor`: what a request cannot cost less than, from the parts that any implementation needs (microseconds of CPU)
 //! - `outage`: what an outage of real nodes costs (seconds, bytes)
+//! - `deletes`: what becomes of many deletes while an owner is away (seconds, rows, bytes on disk)
 //!
 //! Nothing here asserts a time: machines differ, and a busy one more so. Figures are given as the least and the median of many
 //! short rounds. What other processes took of the machine meanwhile is printed below them: they make caches colder, but also
@@ -12,6 +13,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+pub mod cluster;
 
 /// What the command line may say: `--json`, `--rounds N`, `--only TEXT`.
 #[derive(Clone, Debug)]

@@ -21,6 +21,7 @@ pub enum Planted {
     LogDroppedEarly,
     SyncTrustedEarly,
     SyncTrustedLate,
+    SyncSourceTrusted,
     WritesAmidSync,
     DeadNotSent,
     OperationsForgotten,
@@ -50,7 +51,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 33] = [
+    pub const ALL: [Planted; 34] = [
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
@@ -65,6 +66,7 @@ impl Planted {
         Planted::LogDroppedEarly,
         Planted::SyncTrustedEarly,
         Planted::SyncTrustedLate,
+        Planted::SyncSourceTrusted,
         Planted::OperationsForgotten,
         Planted::RetriesCountedAgain,
         Planted::FloorsRemoveAll,
@@ -117,6 +119,7 @@ impl Planted {
             Planted::LogDroppedEarly => "log_dropped_early",
             Planted::SyncTrustedEarly => "sync_trusted_early",
             Planted::SyncTrustedLate => "sync_trusted_late",
+            Planted::SyncSourceTrusted => "sync_source_trusted",
             Planted::WritesAmidSync => "writes_amid_sync",
             Planted::DeadNotSent => "dead_not_sent",
             Planted::OperationsForgotten => "operations_forgotten",
@@ -165,6 +168,7 @@ impl Planted {
             Planted::LogDroppedEarly => "the log is kept until every owner has it",
             Planted::SyncTrustedEarly => "a full sync's context is taken at its end, not before",
             Planted::SyncTrustedLate => "a full sync's context is the one of its beginning",
+            Planted::SyncSourceTrusted => "a full sync from a disk that was lost meanwhile is begun anew",
             Planted::WritesAmidSync => "what a full sync is going to bring is not written in the middle of it",
             Planted::DeadNotSent => "a full sync tells what was removed before it came",
             Planted::OperationsForgotten => "an operation id is remembered",

@@ -67,6 +67,7 @@ const KEPT: &[(&str, Aim, &[u64])] = &[
     ("a request that another node might have done was said not to be, when a read failed", Aim::Usual, &[5136]),
     ("a removal by name looked like a dropped row, and cost a full sync", Aim::Hints, &[1206]),
     ("a removal that was tried again at level one took what had come since", Aim::Usual, &[4960]),
+    ("a full sync went on with what its source had left after losing its disk", Aim::FullSyncs, &[173]),
 ];
 /// Fresh seeds of the usual worlds, and of each other kind.
 const USUAL: u64 = 300;

@@ -195,6 +195,13 @@ impl Shard {
             let left = self.replica.begin_sync(turn, partition)?;
             let left = left || self.exchange.promised(partition).is_some_and(|before| before.left);
             self.exchange.begin_full_sync(partition, Promise { seen, dead, left, after: after.clone(), due_us: None });
+        } else if self.exchange.promised(partition).is_some_and(|promise| !seen.covers(&promise.seen))
+            && self.options.planted != Planted::SyncSourceTrusted
+        {
+            // Its disk is not the one that promised: what comes from here on is not what is missing.
+            self.stats.add("syncs_broken_off_total", 1);
+            self.exchange.end_pull(partition);
+            return self.pull_next(now, turn, out);
         }
         let known = &self.replica.state(turn, partition)?.seen;
         let is_new = |dot: &Dot| {
