@@ -214,9 +214,9 @@ fn sync_note(sync: &SyncStatus) -> Option<String> {
         return None;
     }
     let under_way = render::counted(sync.under_way, "partition");
+    let share = if sync.permille > 0 { format!(" ({} % of that so far)", sync.permille / 10) } else { String::new() };
     Some(format!(
-        "takes {under_way} whole from other owners, {} % of that so far; {} more to ask for, {} done",
-        sync.permille / 10,
+        "takes {under_way} whole from other owners{share}; {} more to ask for, {} done",
         render::count(sync.waiting),
         render::count(sync.done),
     ))
@@ -409,7 +409,10 @@ mod tests {
         let sync = SyncStatus { under_way: 2, permille: 434, waiting: 30, done: 8, rows: 99 };
         let census = census(vec![("n1", Ok(NodeStatus { sync, ..status("n1") }))]);
         let text = census.text();
-        assert!(text.contains("n1 takes 2 partitions whole from other owners, 43 % of that so far; 30 more"), "{text}");
+        assert!(
+            text.contains("n1 takes 2 partitions whole from other owners (43 % of that so far); 30 more"),
+            "{text}"
+        );
         assert_eq!(census.json()["nodes"][0]["sync"]["permille"], 434);
     }
 }

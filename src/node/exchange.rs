@@ -41,7 +41,12 @@ pub struct Exchange {
 struct Pull {
     from: NodeId,
     deadline_us: u64,
+    /// A whole partition is asked for.
+    whole: bool,
+    /// What its first page promised.
     full: Option<Promise>,
+    /// When a page is to be asked for, in monotonic microseconds, and after which row; `None`: it has been.
+    due: Option<(u64, Option<Bytes>)>,
 }
 
 /// A full sync's promise, of its first page.
@@ -55,8 +60,6 @@ pub struct Promise {
     pub left: bool,
     /// Where the page that was asked for begins.
     pub after: Option<Bytes>,
-    /// It is to be asked for then, in monotonic microseconds; `None`: it has been.
-    pub due_us: Option<u64>,
 }
 
 impl Exchange {
@@ -150,7 +153,7 @@ impl Exchange {
         }
         let next = *self.ready.iter().find(|(partition, _)| !self.pulls.contains_key(partition))?;
         self.ready.remove(&next);
-        let pull = Pull { from: next.1, deadline_us: now_us + PULL_TIMEOUT_US, full: None };
+        let pull = Pull { from: next.1, deadline_us: now_us + PULL_TIMEOUT_US, whole: false, full: None, due: None };
         self.pulls.insert(next.0, pull);
         Some(next)
     }
@@ -189,45 +192,46 @@ impl Exchange {
         }
     }
 
-    /// The next page is to be asked for at that time.
-    pub fn ask_page(&mut self, partition: Partition, after: Bytes, due_us: u64) {
+    /// A page is to be asked for at that time: the first, or the next after some row.
+    pub fn ask_page(&mut self, partition: Partition, after: Option<Bytes>, due_us: u64) {
         if let Some(pull) = self.pulls.get_mut(&partition) {
             pull.deadline_us = due_us + PULL_TIMEOUT_US;
+            pull.whole = true;
             if let Some(promise) = &mut pull.full {
-                promise.after = Some(after);
-                promise.due_us = Some(due_us);
+                promise.after.clone_from(&after);
             }
+            pull.due = Some((due_us, after));
         }
     }
 
     /// A page that is due, of whom it is to be asked, and after which row. It is taken as asked for.
-    pub fn next_page(&mut self, now_us: u64) -> Option<(NodeId, Partition, Bytes)> {
+    pub fn next_page(&mut self, now_us: u64) -> Option<(NodeId, Partition, Option<Bytes>)> {
         self.pulls.iter_mut().find_map(|(partition, pull)| {
-            let promise = pull.full.as_mut()?;
-            promise.due_us.take_if(|due_us| *due_us <= now_us)?;
-            Some((pull.from, *partition, promise.after.clone()?))
+            let (_, after) = pull.due.take_if(|(due_us, _)| *due_us <= now_us)?;
+            Some((pull.from, *partition, after))
         })
     }
 
     /// When the next page is due.
     pub fn pages_due_us(&self) -> Option<u64> {
-        self.pulls.values().filter_map(|pull| pull.full.as_ref()?.due_us).min()
+        self.pulls.values().filter_map(|pull| pull.due.as_ref()).map(|(due_us, _)| *due_us).min()
     }
 
     /// Full syncs under way and how far they have come, with those that are done and their rows.
     pub fn syncs(&self, done: u64, rows: u64) -> SyncStatus {
-        let full = self.pulls.values().filter_map(|pull| pull.full.as_ref());
+        let whole = self.pulls.values().filter(|pull| pull.whole);
         // Rows lie in the order of 64-bit hashes behind the partition's number: where the page begins tells the share.
-        let share = |promise: &Promise| {
-            let hash =
-                promise.after.as_ref().and_then(|at| at.get(2..10)?.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let share = |pull: &Pull| {
+            let after = pull.full.as_ref().and_then(|promise| promise.after.as_ref());
+            let hash = after.and_then(|at| at.get(2..10)?.try_into().ok()).map_or(0, u64::from_be_bytes);
             ((u128::from(hash) * 1_000) >> 64) as u64
         };
-        let shares: Vec<u64> = full.map(share).collect();
+        let shares: Vec<u64> = whole.map(share).collect();
+        let ready: BTreeSet<Partition> = self.ready.iter().map(|(partition, _)| *partition).collect();
         SyncStatus {
             under_way: shares.len() as u64,
             permille: shares.iter().sum::<u64>() / (shares.len() as u64).max(1),
-            waiting: self.ready.len() as u64,
+            waiting: ready.iter().filter(|partition| !self.pulls.contains_key(partition)).count() as u64,
             done,
             rows,
         }
@@ -300,6 +304,27 @@ mod tests {
         assert_eq!(exchange.next_pull(0), None);
         exchange.end_pull(Partition(0));
         assert_eq!(exchange.next_pull(0), Some((Partition(0), NodeId(3))));
+    }
+
+    #[test]
+    fn a_page_is_asked_for_when_it_is_due_the_first_one_too() {
+        let mut exchange = Exchange::default();
+        let (peer, partition) = (NodeId(2), Partition(0));
+        exchange.peer_returned(peer);
+        exchange.take_report(peer, partition, upto(5), &upto(3));
+        assert_eq!(exchange.next_pull(0), Some((partition, peer)));
+        exchange.ask_page(partition, None, 100);
+        assert_eq!((exchange.next_page(99), exchange.pages_due_us()), (None, Some(100)));
+        assert_eq!((exchange.syncs(0, 0).waiting, exchange.syncs(0, 0).under_way), (0, 1));
+        assert_eq!(exchange.next_page(100), Some((peer, partition, None)));
+        assert_eq!((exchange.next_page(100), exchange.pages_due_us()), (None, None), "once");
+
+        exchange.begin_full_sync(partition, Promise { seen: upto(5), ..Promise::default() });
+        let after = Bytes::from_static(b"row");
+        exchange.ask_page(partition, Some(after.clone()), 200);
+        assert_eq!((exchange.syncs(0, 0).waiting, exchange.syncs(0, 0).under_way), (0, 1));
+        assert!(exchange.expects_page(partition, Some(&after)) && !exchange.expects_page(partition, None));
+        assert_eq!(exchange.next_page(200), Some((peer, partition, Some(after))));
     }
 
     #[test]

@@ -102,7 +102,7 @@ mod tests {
         let most = most as u64;
         assert!(!repairs.remember(20, lack(most + 1)));
         assert!(repairs.remember(20, lack(most - 100)));
-        assert!(!repairs.remember(21, lack(100)), "a key counts too");
+        assert!(!repairs.remember(21, lack(101)));
         assert!(repairs.remember(22, lack(96)));
         assert_eq!((repairs.next(19), repairs.due_us()), (None, Some(20)));
         assert_eq!(repairs.next(20), Some(lack(most - 100)));

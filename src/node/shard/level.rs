@@ -194,7 +194,7 @@ impl Shard {
             self.entering.remove(&partition);
             let left = self.replica.begin_sync(turn, partition)?;
             let left = left || self.exchange.promised(partition).is_some_and(|before| before.left);
-            self.exchange.begin_full_sync(partition, Promise { seen, dead, left, after: after.clone(), due_us: None });
+            self.exchange.begin_full_sync(partition, Promise { seen, dead, left, after: after.clone() });
         } else if self.exchange.promised(partition).is_some_and(|promise| !seen.covers(&promise.seen))
             && self.options.planted != Planted::SyncSourceTrusted
         {
@@ -226,7 +226,7 @@ impl Shard {
         }
         match next {
             Some(next) => {
-                self.exchange.ask_page(partition, next, now.mono_us.max(self.page_at_us));
+                self.exchange.ask_page(partition, Some(next), now.mono_us.max(self.page_at_us));
                 self.ask_pages(now, out);
             }
             None => {
@@ -242,7 +242,7 @@ impl Shard {
     /// Asks for the next pages of full syncs, as fast as they may come.
     pub(super) fn ask_pages(&mut self, now: Now, out: &mut Outbox) {
         while let Some((from, partition, after)) = self.exchange.next_page(now.mono_us) {
-            background(out, from, partition, Body::SyncPull { after: Some(after) });
+            background(out, from, partition, Body::SyncPull { after });
         }
     }
 }

@@ -571,8 +571,12 @@ impl Shard {
                 self.stats.add("exchange_rows_taken_total", taken);
                 self.replica.take_log_rows(turn, now, partition, entries.unpack())?;
                 if trimmed {
-                    self.stats.add("full_syncs_total", 1);
-                    background(out, from, partition, Body::SyncPull { after: None });
+                    // One that comes twice begins nothing.
+                    if self.exchange.promised(partition).is_none() {
+                        self.stats.add("full_syncs_total", 1);
+                        self.exchange.ask_page(partition, None, now.mono_us.max(self.page_at_us));
+                        self.ask_pages(now, out);
+                    }
                 } else if more && taken > 0 {
                     let have = self.replica.state(turn, partition)?.seen.clone();
                     background(out, from, partition, Body::Pull { have });
