@@ -128,6 +128,13 @@ impl Exchange {
         self.seen.entry(from).or_default().insert(partition, theirs);
     }
 
+    /// What a peer said is not true any more.
+    pub fn forget_report(&mut self, from: NodeId, partition: Partition) {
+        if let Some(seen) = self.seen.get_mut(&from) {
+            seen.remove(&partition);
+        }
+    }
+
     /// The end of a round: what has been missing since the last one is to be pulled.
     pub fn end_round(&mut self, mine: impl Fn(Partition) -> Option<Context>) {
         let mut kept = BTreeMap::new();

@@ -62,9 +62,9 @@ impl Planted {
         Planted::RepairsNotSeen,
         Planted::RemovalsUnnamed,
         Planted::AbsenceRemoves,
+        Planted::LogDroppedEarly,
         Planted::SyncTrustedEarly,
         Planted::SyncTrustedLate,
-        Planted::SyncSourceTrusted,
         Planted::OperationsForgotten,
         Planted::RetriesCountedAgain,
         Planted::FloorsRemoveAll,
@@ -88,6 +88,7 @@ impl Planted {
     /// Bugs that need a rarer coincidence than the usual worlds meet in some thousand seeds. They are there to look for one by hand:
     /// `tidewater sim --plant`.
     pub const RARELY_SEEN: [Planted; 11] = [
+        Planted::SyncSourceTrusted,
         Planted::HintsHoldNothing,
         Planted::LifeReopenedEarly,
         Planted::FencesNotAgreed,
@@ -97,7 +98,6 @@ impl Planted {
         Planted::TicketsUsedAgain,
         Planted::SeenNotJudged,
         Planted::NewsOfSyncsLost,
-        Planted::LogDroppedEarly,
         Planted::FloorOfTheFastest,
     ];
 

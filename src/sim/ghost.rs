@@ -42,6 +42,10 @@ pub struct Ghost {
     logged: BTreeSet<(usize, GlobalDot)>,
     /// Which dots an operation became, and on which node.
     minted: BTreeMap<OpId, BTreeMap<GlobalDot, usize>>,
+    /// When the last of them was.
+    minted_us: BTreeMap<OpId, u64>,
+    /// The world's time, for what is committed.
+    pub now_us: u64,
     operation: BTreeMap<GlobalDot, Option<OpId>>,
     /// Of registers and fields.
     stamps: BTreeMap<GlobalDot, Stamp>,
@@ -128,7 +132,10 @@ impl Ghost {
         if at.1.incarnation == incarnation
             && let Some(op_id) = op_id
         {
-            self.minted.entry(op_id).or_default().entry(at).or_insert(node);
+            let dots = self.minted.entry(op_id).or_default();
+            if dots.insert(at, *dots.get(&at).unwrap_or(&node)).is_none() {
+                self.minted_us.insert(op_id, self.now_us);
+            }
         }
         Ok(())
     }
@@ -175,6 +182,11 @@ impl Ghost {
         self.minted.get(&op_id).into_iter().flatten().map(|(dot, node)| (*dot, *node))
     }
 
+    /// When the operation was done for the last time, in the world's microseconds.
+    pub fn last_minted_us(&self, op_id: OpId) -> u64 {
+        self.minted_us.get(&op_id).copied().unwrap_or(0)
+    }
+
     /// Was the operation minted by one node only, and none of it lost? Only then its order among others is known.
     pub fn is_plain(&self, op_id: OpId) -> bool {
         let nodes: BTreeSet<usize> = self.minted(op_id).map(|(_, node)| node).collect();
@@ -191,9 +203,11 @@ impl Ghost {
         self.minted(op_id).any(|(dot, _)| self.lost.contains(&dot))
     }
 
-    /// Has a disk that could name the operation forgotten something? Others may have its effect, and not its name.
+    /// Was the operation done more than once, by a client's retry or a coordinator's, and has a disk that could name it forgotten
+    /// something? Others may have its effect, and not its name.
     pub fn may_be_nameless(&self, op_id: OpId) -> bool {
-        self.minted(op_id).any(|(_, node)| self.losses.iter().any(|(_, forgetful)| *forgetful == node))
+        let forgot = |node: usize| self.losses.iter().any(|(_, forgetful)| *forgetful == node);
+        self.minted(op_id).count() > 1 && self.minted(op_id).any(|(_, node)| forgot(node))
     }
 
     pub fn lost(&self) -> usize {

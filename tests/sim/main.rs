@@ -68,6 +68,11 @@ const KEPT: &[(&str, Aim, &[u64])] = &[
     ("a removal by name looked like a dropped row, and cost a full sync", Aim::Hints, &[1206]),
     ("a removal that was tried again at level one took what had come since", Aim::Usual, &[4960]),
     ("a full sync went on with what its source had left after losing its disk", Aim::FullSyncs, &[173]),
+    (
+        "a wiped owner was believed to have what it had said before, and had told no more than a digest",
+        Aim::Usual,
+        &[2503],
+    ),
 ];
 /// Fresh seeds of the usual worlds, and of each other kind.
 const USUAL: u64 = 300;

@@ -89,6 +89,7 @@ async fn run(keys: usize, value_bytes: usize) -> Outcome<()> {
     let back =
         careful.call(async |client, key| client.get(key).await.map(|answer| u64::from(answer.value.is_some()))).await?;
     println!("  returned        {back} of {keys}, every owner asked");
+    let mut returned = back;
     while gone(&cluster).await? > 0 {
         if began.elapsed() > GONE_WITHIN {
             return Err(format!("{} delete rows are left after {GONE_WITHIN:?}", gone(&cluster).await?).into());
@@ -99,6 +100,7 @@ async fn run(keys: usize, value_bytes: usize) -> Outcome<()> {
     let back =
         careful.call(async |client, key| client.get(key).await.map(|answer| u64::from(answer.value.is_some()))).await?;
     println!("  returned        {back} of {keys}, every owner asked again");
+    returned += back;
     println!("  disk            {}", sizes(&cluster)?);
     for at in 0..cluster.nodes.len() {
         cluster.stop(at)?;
@@ -107,7 +109,7 @@ async fn run(keys: usize, value_bytes: usize) -> Outcome<()> {
         compact(&node.store.join(ENGINE))?;
     }
     println!("  compacted       {}", sizes(&cluster)?);
-    Ok(())
+    if returned > 0 { Err(format!("{returned} deleted values returned").into()) } else { Ok(()) }
 }
 
 /// Bytes that do not compress.

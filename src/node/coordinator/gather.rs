@@ -41,6 +41,8 @@ impl Coordinator {
             acks: BTreeMap::new(),
             asked: BTreeSet::new(),
             failed: BTreeSet::new(),
+            empty: BTreeSet::new(),
+            asked_us: desk.now.mono_us,
             op_known: None,
             hedged: false,
             passing,
@@ -149,8 +151,15 @@ impl Coordinator {
             .max()
             .unwrap_or(HEDGE_MAX_US)
             .clamp(HEDGE_MIN_US, HEDGE_MAX_US);
-        running.wake_us =
-            if gathering.hedged { running.deadline_us } else { running.deadline_us.min(desk.now.mono_us + hedge) };
+        running.wake_us = if gathering.hedged {
+            running.deadline_us
+        } else if gathering.seeks {
+            // Who looks in vain must have time left to do it.
+            let left_us = running.deadline_us.saturating_sub(desk.now.mono_us);
+            desk.now.mono_us + hedge.min(left_us / 2)
+        } else {
+            running.deadline_us.min(desk.now.mono_us + hedge)
+        };
         running.stage = Stage::Gathering(gathering);
         self.park(ticket, running);
         Ok(())
@@ -169,7 +178,7 @@ impl Coordinator {
             return Ok(());
         };
         if result.is_ok() {
-            let took_us = desk.now.mono_us.saturating_sub(running.started_us);
+            let took_us = desk.now.mono_us.saturating_sub(gathering.asked_us);
             self.latency.entry(from).or_insert(Latency { high_us: 20_000 }).sample(took_us);
         }
         if !gathering.asked.contains(&from) {
@@ -199,7 +208,7 @@ impl Coordinator {
                     Rows::Hinted { deltas } => {
                         // A stand-in that has nothing has said nothing.
                         if deltas.is_empty() {
-                            gathering.failed.insert(from);
+                            gathering.empty.insert(from);
                         } else {
                             gathering.hinted.extend(deltas);
                             let place = desk
@@ -253,7 +262,8 @@ impl Gathering {
     }
 
     fn awaits_somebody(&self) -> bool {
-        self.asked.iter().any(|node| !self.failed.contains(node) && !self.acks.contains_key(node))
+        let answered = |node: &NodeId| self.acks.contains_key(node) || self.empty.contains(node);
+        self.asked.iter().any(|node| !self.failed.contains(node) && !answered(node))
     }
 }
 

@@ -146,6 +146,9 @@ struct Gathering {
     acks: BTreeMap<NodeId, Ack>,
     asked: BTreeSet<NodeId>,
     failed: BTreeSet<NodeId>,
+    /// Stand-ins that keep nothing of the key.
+    empty: BTreeSet<NodeId>,
+    asked_us: u64,
     /// The log's rows of the operation, if somebody knows it.
     op_known: Option<Vec<LogRow>>,
     hedged: bool,

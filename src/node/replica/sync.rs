@@ -25,6 +25,9 @@ use super::{LogEntry, Replica, Turn, corrupt, dead_key, decode, get_row, log_key
 /// Up to here single deletes are cheaper for the store than a range.
 const POINT_DELETES_MAX: u64 = 16;
 
+/// Rows are read for a page of the log up to this many times the bytes that are sent.
+const READ_FOR_SENT: usize = 8;
+
 /// A page of the log.
 #[derive(Default)]
 pub struct LogPage {
@@ -64,8 +67,8 @@ impl Replica {
         let mut page = LogPage { trimmed, ..LogPage::default() };
         let mut met = BTreeSet::new();
         let mut removers = None;
-        let mut bytes = 0;
-        // A row that several entries tell goes once.
+        // What is sent, and what is read for it: rows that several entries tell alike go once (`PackedLog`).
+        let (mut bytes, mut bytes_read) = (0, 0);
         let mut told = BTreeSet::new();
         for (incarnation, last) in greatest {
             let first = have.upto(incarnation) + 1;
@@ -98,7 +101,7 @@ impl Replica {
             }
             page.more |= wanted.len() >= 4096;
             for (dot, entry) in wanted {
-                if bytes > bytes_max {
+                if bytes > bytes_max || bytes_read > bytes_max.saturating_mul(READ_FOR_SENT) {
                     page.more = true;
                     break;
                 }
@@ -111,11 +114,17 @@ impl Replica {
                     if self.planted == Planted::RemovalsUnnamed {
                         one.removes.clear();
                     }
-                    for (path, row) in &one.rows {
-                        bytes += 64;
-                        if told.insert((one.key.clone(), path.clone())) {
-                            bytes += one.key.bytes.len() + path.member.len() + row.as_ref().map_or(0, size);
-                        }
+                    let row_bytes = |(path, row): &(Path, Option<Row>)| {
+                        one.key.bytes.len() + path.member.len() + row.as_ref().map_or(0, size)
+                    };
+                    let rows_bytes: usize = one.rows.iter().map(row_bytes).sum();
+                    bytes_read += rows_bytes;
+                    bytes += 64 * one.rows.len();
+                    let paths: Vec<Path> = one.rows.iter().map(|(path, _)| path.clone()).collect();
+                    if told.insert((one.key.clone(), paths)) {
+                        bytes += rows_bytes;
+                    }
+                    for (_, row) in &one.rows {
                         for other in row.iter().flat_map(Row::dots) {
                             if have.contains(other) || !met.insert(other) {
                                 continue;

@@ -534,13 +534,19 @@ impl Shard {
                             self.exchange.must_report(from, partition, state.version);
                             background(out, from, partition, Body::ReportDigest { digest, answer: false });
                         }
-                    } else if self.exchange.must_report(from, partition, state.version)
-                        || answer
-                        || self.options.me < from
-                    {
+                    } else {
+                        // It may have lost its disk since it said that it has all of this.
+                        let theirs = self.exchange.seen_by(from, partition);
+                        let believed = theirs.is_some_and(|theirs| theirs.covers(&state.seen));
+                        if believed {
+                            self.exchange.forget_report(from, partition);
+                        }
+                        let untold = self.exchange.must_report(from, partition, state.version);
                         // When both have told each other their digests, one of them begins.
-                        let seen = state.seen.clone();
-                        background(out, from, partition, Body::Report { seen, answer: true });
+                        if believed || untold || answer || self.options.me < from {
+                            let seen = state.seen.clone();
+                            background(out, from, partition, Body::Report { seen, answer: true });
+                        }
                     }
                 }
             }

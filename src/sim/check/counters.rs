@@ -31,8 +31,8 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
             let by = by.to_integer().expect("the load counts in integers");
             let bounds = plain.entry((call.request.key.clone(), field)).or_default();
             let sure = call.end == End::Acked && !world.ghost.is_lost(call.op_id());
-            // Named by nobody any more, and retried.
-            let times = 1 + i64::from(call.tries > 1 && world.ghost.may_be_nameless(call.op_id()));
+            // Named by nobody any more, and done again.
+            let times = 1 + i64::from(world.ghost.may_be_nameless(call.op_id()));
             if sure || by < 0 && call.may_have_happened() {
                 bounds.low += by * if by < 0 { times } else { 1 };
             }
@@ -57,7 +57,7 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
         if let Op::Increment { by, .. } = call.op()
             && call.may_have_happened()
         {
-            let times = 1 + i64::from(call.tries > 1 && world.ghost.may_be_nameless(call.op_id()));
+            let times = 1 + i64::from(world.ghost.may_be_nameless(call.op_id()));
             *deleted.entry(call.request.key.clone()).or_default() += by.to_integer().expect("integers") * times;
         }
     }

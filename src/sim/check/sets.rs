@@ -51,7 +51,8 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
         });
         if !present {
             for add in story.adds.iter().filter(|add| add.end == End::Acked && !world.ghost.is_lost(add.op_id())) {
-                if !story.removes.iter().any(|remove| remove.ended_us >= add.begun_us || may_repeat(world, remove)) {
+                if !story.removes.iter().any(|remove| remove.ended_us >= add.begun_us || may_repeat(world, remove, add))
+                {
                     return Err(format!("{key:?} {member:?} was added and is gone: {add:?}"));
                 }
             }
@@ -73,10 +74,12 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
     Ok(())
 }
 
-/// Was the removal done more than once, at levels that could not make sure of it?
-fn may_repeat(world: &World, remove: &Call) -> bool {
+/// Was the removal done once more after the addition began, at levels that could not make sure of doing it once?
+fn may_repeat(world: &World, remove: &Call, add: &Call) -> bool {
     let consistency = &remove.request.consistency;
     let needed = |level: Level| usize::from(level.needed(world.plan.replicas));
     let meet = needed(consistency.read) + needed(consistency.write) > usize::from(world.plan.replicas);
-    !(meet && consistency.owners_only) && world.ghost.minted(remove.op_id()).count() > 1
+    !(meet && consistency.owners_only)
+        && world.ghost.minted(remove.op_id()).count() > 1
+        && world.ghost.last_minted_us(remove.op_id()) >= add.begun_us
 }

@@ -146,6 +146,7 @@ impl World {
                 if self.chaos.chance(500_000) {
                     self.nodes[at].disk.set_broken(Broken::Nothing);
                     self.nodes[at].disk.commit(&batch, false).expect("the disk works for now");
+                    self.ghost.now_us = self.now_us;
                     if let Err(message) = self.ghost.committed(at, incarnation, &batch, false) {
                         self.violate("dots", message);
                     }
@@ -153,6 +154,7 @@ impl World {
                 }
                 return self.fail(at, &error);
             }
+            self.ghost.now_us = self.now_us;
             if let Err(message) = self.ghost.committed(at, incarnation, &batch, out.sync) {
                 self.violate("dots", message);
             }
