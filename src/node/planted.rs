@@ -48,14 +48,15 @@ pub enum Planted {
     FencesNotAgreed,
     DroppedRowsServed,
     NotStampedAgain,
+    StandInsCountAnew,
 }
 
 impl Planted {
     pub const ALL: [Planted; 31] = [
+        Planted::StandInsCountAnew,
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
         Planted::SeenNotAsked,
-        Planted::DotsUsedTwice,
         Planted::PeersSeenFromOneKey,
         Planted::DeadForgotten,
         Planted::RemovesUnseen,
@@ -87,7 +88,8 @@ impl Planted {
 
     /// Bugs that need a rarer coincidence than the usual worlds meet in some thousand seeds. They are there to look for one by hand:
     /// `tidewater sim --plant`.
-    pub const RARELY_SEEN: [Planted; 11] = [
+    pub const RARELY_SEEN: [Planted; 12] = [
+        Planted::DotsUsedTwice,
         Planted::SyncSourceTrusted,
         Planted::HintsHoldNothing,
         Planted::LifeReopenedEarly,
@@ -146,6 +148,7 @@ impl Planted {
             Planted::FencesNotAgreed => "fences_not_agreed",
             Planted::DroppedRowsServed => "dropped_rows_served",
             Planted::NotStampedAgain => "not_stamped_again",
+            Planted::StandInsCountAnew => "stand_ins_count_anew",
         }
     }
 
@@ -193,6 +196,7 @@ impl Planted {
             Planted::FencesNotAgreed => "a member is left out of a floor when every other has fenced it",
             Planted::DroppedRowsServed => "who lacks a row that has been dropped is sent all rows",
             Planted::NotStampedAgain => "a write that met a newer stamp is stamped again above it",
+            Planted::StandInsCountAnew => "a stand-in begins no total in the place of the one that it has handed over",
             Planted::ReadErrorsHidden => "what could not be read is not absent",
             Planted::FloorsCountedOn => "what was removed whole from a counter is not counted on",
         }

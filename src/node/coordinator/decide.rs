@@ -167,6 +167,7 @@ impl Coordinator {
     ) -> Result<(), StoreError> {
         let request = &running.request;
         // Once a floor has been promised, what ended below it has ended, whatever this machine's clock says since.
+        let counts_on = owner && desk.replica.holds_its_own(desk.turn, running.partition)?;
         let promised_ms = desk.replica.state(desk.turn, running.partition)?.promised.wall_ms();
         let forgets = desk.options.planted == Planted::PromiseForgotten;
         let wall_ms = if forgets { desk.now.wall_ms } else { desk.now.wall_ms.max(promised_ms) };
@@ -189,6 +190,7 @@ impl Coordinator {
             siblings_max: desk.options.siblings_max,
             op_id: request.op_id,
             fresh: request.fresh || desk.options.planted == Planted::RetriesCountedAgain,
+            counts_on,
             planted: desk.options.planted,
         };
         let mut planned = Ok(Reply::Bool(false));

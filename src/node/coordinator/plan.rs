@@ -35,6 +35,8 @@ pub struct Facts<'a> {
     pub op_id: Option<OpId>,
     /// The operation id was never sent before.
     pub fresh: bool,
+    /// This coordinator holds all that it has ever counted here, and may count on.
+    pub counts_on: bool,
     /// See [`Planted`].
     pub planted: Planted,
 }
@@ -425,12 +427,14 @@ fn increment(
             None => collection_life(out, facts),
         },
     };
-    match facts.op_id {
-        Some(op_id) if !facts.fresh => {
+    // A stand-in has handed over what it counted before: were it to begin a new total, that would take the place of the earlier one.
+    let apart = (!facts.counts_on && facts.planted != Planted::StandInsCountAnew).then(|| out.mint.op_id(wall_ms));
+    match facts.op_id.filter(|_| !facts.fresh || apart.is_some()).or(apart) {
+        Some(op_id) => {
             let path = Path::retry(field, life, op_id);
             out.push(vec![Effect { path, removes: Vec::new(), put: Some(Put::Retried { amount: by }) }]);
         }
-        _ => {
+        None => {
             let path = Path::tally(field, life, out.mint.incarnation);
             // What a floor has taken away whole is not counted on: a replica may have dropped both.
             let held = match object.rows.get(&path) {

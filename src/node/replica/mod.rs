@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::clock::{Hlc, HybridClock, Now, Stamp};
 use crate::data::context::Context;
-use crate::data::id::{Dot, Incarnation, OpId, Partition};
+use crate::data::id::{Dot, Incarnation, OpId, Partition, mix64};
 use crate::data::mutation::{Delta, Effect, Mutation, apply};
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, field_prefix, key_prefix, parse_row_key, row_key};
@@ -167,6 +167,14 @@ impl Mint {
         let dot = Dot { incarnation: self.incarnation, counter: self.next };
         self.next += 1;
         dot
+    }
+
+    /// An operation id for what came without: the next dot's, so it is nobody else's.
+    pub fn op_id(&self, wall_ms: u64) -> OpId {
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&mix64(self.incarnation.0 ^ self.next.rotate_left(32)).to_be_bytes());
+        random[8..].copy_from_slice(&(self.next as u16).to_be_bytes());
+        OpId::new(wall_ms, random)
     }
 }
 
@@ -615,6 +623,13 @@ impl Replica {
             state.checkpoint_due = true;
             self.due.insert(partition);
         }
+    }
+
+    /// Has this replica all that its incarnation ever minted here? Not if it minted as a stand-in, or has forgotten the partition.
+    pub fn holds_its_own(&mut self, turn: &Turn, partition: Partition) -> Result<bool, StoreError> {
+        let me = self.incarnation;
+        let state = self.state(turn, partition)?;
+        Ok(state.seen.upto(me) >= state.spent)
     }
 
     /// The operation is remembered from the last moments, in memory.
