@@ -316,7 +316,7 @@ fn exchange(arguments: &Arguments, figures: &mut Vec<Figure>) {
             let mut next: [Vec<Input>; 3] = Default::default();
             for (from, inputs) in heard.into_iter().enumerate() {
                 let said = trio.turn(from, inputs);
-                for to in 0..3 {
+                for (to, next) in next.iter_mut().enumerate() {
                     let of = trio.nodes[to].0;
                     let sends = said.sends.iter().filter(|(node, _, _)| *node == of);
                     let frame: Vec<&PeerMessage> = sends.map(|(_, _, message)| message).collect();
@@ -327,7 +327,7 @@ fn exchange(arguments: &Arguments, figures: &mut Vec<Figure>) {
                     bytes += frame.len();
                     let frame: Vec<PeerMessage> = codec::decode(&frame, usize::MAX).expect("just encoded");
                     let from = trio.nodes[from].0;
-                    next[to].extend(frame.into_iter().map(|message| Input::Message { from, message }));
+                    next.extend(frame.into_iter().map(|message| Input::Message { from, message }));
                 }
             }
             heard = next;
