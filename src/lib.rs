@@ -58,7 +58,7 @@
 //!
 //! # Coming level again
 //! Owners report what they have seen about once a second, changed partitions only, and everything at once when a peer or the link to it
-//! is back. What has been missing over two rounds is pulled from the sender's log. An entry of the log carries its dot, the rows that
+//! is back: first its digest, and in full only to who holds something else. What has been missing over two rounds is pulled from the sender's log. An entry of the log carries its dot, the rows that
 //! it touched as they stand, and by name what it removed: **a removal travels by name only**. That a row is missing elsewhere is never a
 //! reason to drop it here, since the other may not have had it yet; read repair only adds. The one exception is a full sync's page,
 //! which carries the sender's context, and what it removes is minted as a mutation of the receiver's own, so that it has a name from then

@@ -233,7 +233,7 @@ impl Lane {
             }
             if self.shard.take_amnesia() {
                 tracing::error!(
-                    "this store does not remember writes that its own incarnation made: going on under a new one"
+                    "this store no longer holds all writes that its own incarnation made: going on under a new one"
                 );
                 self.common.amnesia.store(true, Ordering::Relaxed);
                 self.shard.reincarnate(crate::data::id::Incarnation(clock::random_u64()));

@@ -106,9 +106,11 @@ impl Replica {
     }
 
     /// Forgets all rows of a partition and what has been seen of it, so that the others send it anew. Promises stand: no dot is
-    /// minted twice, nothing below a promised floor.
+    /// minted twice, nothing below a promised floor. A new incarnation is asked for: without its own totals this one could count only
+    /// under operation ids until it has got them back, see [`Replica::holds_its_own`].
     pub fn forget_partition(&mut self, turn: &mut Turn, partition: Partition) -> Result<(), StoreError> {
         let me = self.incarnation;
+        self.amnesia = true;
         let state = self.state(turn, partition)?;
         let spent = state.spent.max(state.seen.greatest(me));
         let forgotten = PartitionState {

@@ -189,7 +189,7 @@ pub struct Replica {
     due: BTreeSet<Partition>,
     /// Log entries over all loaded partitions.
     pub log_entries: u64,
-    /// A dot of this incarnation came that was never minted here: the store lost its memory.
+    /// The store does not hold what its own incarnation minted: it lost its memory, or has forgotten a partition. Asks for a new one.
     pub amnesia: bool,
     /// The last moment that this replica was told: operation ids found in the log count as of then.
     pub now_us: u64,
@@ -614,6 +614,14 @@ impl Replica {
             None => {}
         }
         Ok(newer)
+    }
+
+    /// Goes on under another incarnation, which has minted nothing yet.
+    pub fn reincarnate(&mut self, incarnation: Incarnation) {
+        self.incarnation = incarnation;
+        for state in self.partitions.iter_mut().flatten() {
+            state.spent = 0;
+        }
     }
 
     /// From now on tallies are compared with retried increments.

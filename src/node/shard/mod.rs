@@ -320,7 +320,7 @@ impl Shard {
     /// Goes on under another incarnation.
     pub fn reincarnate(&mut self, incarnation: Incarnation) {
         self.stats.add("incarnations_minted_total", 1);
-        self.replica.incarnation = incarnation;
+        self.replica.reincarnate(incarnation);
     }
 
     pub fn status(&self) -> ShardStatus {
