@@ -58,13 +58,14 @@
 //!
 //! # Coming level again
 //! Owners report what they have seen about once a second, changed partitions only, and everything at once when a peer or the link to it
-//! is back: first its digest, and in full only to who holds something else. What has been missing over two rounds is pulled from the sender's log. An entry of the log carries its dot, the rows that
-//! it touched as they stand, and by name what it removed: **a removal travels by name only**. That a row is missing elsewhere is never a
-//! reason to drop it here, since the other may not have had it yet; read repair only adds. The one exception is a full sync's page,
-//! which carries the sender's context, and what it removes is minted as a mutation of the receiver's own, so that it has a name from then
-//! on. The log is dropped up to the cut that every owner has reported. Who lacks what is below that cut (a new or wiped disk, a lost
-//! tail) is sent the partition's rows instead, and takes the sender's context only at the end. Whoever seems to lag for longer than it
-//! should take is asked again. Hints are handed over when their owner is back, and deleted after it has fsynced them.
+//! is back: first its digest, and in full only to who holds something else. What has been missing over two rounds is pulled from the
+//! sender's log. An entry of the log carries its dot, the rows that it touched as they stand, and by name what it removed: **a removal
+//! travels by name only**. That a row is missing elsewhere is never a reason to drop it here, since the other may not have had it yet;
+//! read repair only adds. The one exception is a full sync's page, which carries the sender's context, and what it removes is minted as a
+//! mutation of the receiver's own, so that it has a name from then on. The log is dropped up to the cut that every owner has reported.
+//! Who lacks what is below that cut (a new or wiped disk, a lost tail) is sent the partition's rows instead, and takes the sender's
+//! context only at the end. Whoever seems to lag for longer than it should take is asked again. Hints are handed over when their owner is
+//! back, and deleted after it has fsynced them.
 //!
 //! # Letting go
 //! A replica that has seen an entry and does not hold it has let it go, for whatever reason. So a delete row, an ended life, the floor
