@@ -33,6 +33,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper", &["api/http"]),
     ("hyper_util", &["api/http"]),
     ("indicatif", &["cli/progress.rs"]),
+    ("mimalloc", &["main.rs"]),
     ("quinn", &["net"]),
     ("quinn_proto", &["net"]),
     ("rcgen", &["net"]),

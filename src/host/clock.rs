@@ -3,8 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use rand::TryRng;
-use rand::rngs::SysRng;
+use rand::Rng;
 
 use crate::data::clock::Now;
 
@@ -26,16 +25,15 @@ pub fn now() -> Now {
     Now { mono_us: mono_us(), wall_ms: wall_ms() }
 }
 
-/// Random bytes from the operating system.
+/// Random bytes, by a generator of this thread that is seeded by the operating system: a call of it for each operation would cost more
+/// than all else that is done with the bytes.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    SysRng
-        .try_fill_bytes(&mut bytes)
-        .expect("an operating system without entropy cannot run a node: incarnations would repeat");
+    rand::rng().fill_bytes(&mut bytes);
     bytes
 }
 
-/// 64 random bits from the operating system.
+/// 64 random bits, as above.
 pub fn random_u64() -> u64 {
     u64::from_le_bytes(random_bytes())
 }

@@ -5,8 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rand::TryRng;
-use rand::rngs::SysRng;
+use rand::Rng;
 use tokio::time::Instant;
 
 /// A moment on the clock that timeouts are counted by.
@@ -20,12 +19,11 @@ pub fn wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Random bytes from the operating system.
+/// Random bytes, by a generator of this thread that is seeded by the operating system: a call of it for each operation would cost more
+/// than all else that is done with the bytes.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    SysRng
-        .try_fill_bytes(&mut bytes)
-        .expect("an operating system without entropy cannot name operations: names would repeat");
+    rand::rng().fill_bytes(&mut bytes);
     bytes
 }
 

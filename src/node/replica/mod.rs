@@ -47,6 +47,8 @@ pub type Turn<'a> = Overlay<'a, dyn Storage + 'a>;
 
 /// Stored messages are our own: the bound is there against damage, not against people.
 const STORED_BYTES_MAX: usize = 64 << 20;
+/// An object of up to this many rows is read in one walk, whatever is asked of it.
+const SMALL_ROWS: usize = 8;
 
 /// What a replica keeps of one partition in memory.
 #[derive(Clone, Debug)]
@@ -687,9 +689,18 @@ impl Replica {
 
     /// The rows of a scope, in order.
     pub fn read(&mut self, turn: &Turn, key: &Key, scope: &Scope) -> Result<Vec<(Path, Row)>, StoreError> {
-        let mask = self.mask(turn, key)?;
         let partition = self.partition_of(key);
         let prefix = key_prefix(partition, key);
+        let known = self.kinds.get(key);
+        if known.is_none()
+            && let Some(rows) = self.read_small(turn, key, &prefix, scope)?
+        {
+            return Ok(rows);
+        }
+        let mask = match known {
+            Some(mask) => mask,
+            None => self.mask(turn, key)?,
+        };
         let mut rows = Vec::new();
         if mask.is_empty() {
             return Ok(rows);
@@ -751,6 +762,43 @@ impl Replica {
         rows.sort_by(|(one, _), (two, _)| one.cmp(two));
         rows.dedup_by(|(one, _), (two, _)| one == two);
         Ok(rows)
+    }
+
+    /// The rows of a scope of an object that is not remembered, if it is small: one walk over all its rows finds them and what kinds
+    /// there are. `None`: it is large.
+    fn read_small(
+        &mut self,
+        turn: &Turn,
+        key: &Key,
+        prefix: &[u8],
+        scope: &Scope,
+    ) -> Result<Option<Vec<(Path, Row)>>, StoreError> {
+        let from = component_start(prefix, Component::Register as u8);
+        let (mut mask, mut count, mut rows, mut damaged) = (Mask::default(), 0, Vec::new(), None);
+        turn.scan(Space::Rows, &from, &after_components(prefix), &mut |at, value| {
+            count += 1;
+            let Some((_, _, _, path)) = parse_row_key(at) else {
+                damaged = Some(corrupt("a row key"));
+                return false;
+            };
+            mask.add(path.component);
+            if scope.covers(&path) {
+                match decode::<Row>(value, "a row") {
+                    Ok(row) => rows.push((path, row)),
+                    Err(error) => damaged = Some(error),
+                }
+            }
+            damaged.is_none() && count <= SMALL_ROWS
+        })?;
+        if let Some(error) = damaged {
+            return Err(error);
+        }
+        if count > SMALL_ROWS {
+            return Ok(None);
+        }
+        self.kinds.remember(key, mask);
+        rows.sort_by(|(one, _), (two, _)| one.cmp(two));
+        Ok(Some(rows))
     }
 
     fn deadlines(&self, turn: &Turn, prefix: &[u8], mask: Mask, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
