@@ -1,0 +1,70 @@
+//! WHICH PLOTS THERE ARE, made of the results. Each says in its note how it is to be read. One that would be empty is not there.
+
+mod after;
+mod latency;
+mod staleness;
+mod time;
+
+use maud::{Markup, html};
+
+pub use after::{healing, receipts};
+pub use latency::latency;
+pub use staleness::staleness;
+pub use time::over_time;
+
+use super::plot::{Look, Plot};
+
+/// Plots of this width stand two in a row where there is room.
+const HALF_WIDTH: f64 = 500.0;
+
+/// Drawings with one legend and one note.
+pub struct Figure {
+    pub legend: Vec<(Look, String)>,
+    pub note: String,
+    pub drawings: Vec<Drawing>,
+}
+
+pub enum Drawing {
+    /// For wide screens, and for narrow ones and paper: the letters stay as large.
+    Full {
+        wide: Plot,
+        narrow: Plot,
+    },
+    Half(Plot),
+}
+
+impl Figure {
+    pub fn draw(&self) -> Markup {
+        html! {
+            @if self.legend.len() > 1 {
+                ul class="legend" {
+                    @for (look, name) in &self.legend {
+                        li {
+                            svg class="swatch" viewBox="0 0 26 10" aria-hidden="true" xmlns="http://www.w3.org/2000/svg" {
+                                path class={ "line " (look.class()) } d="M1 5H25" {}
+                            }
+                            (name)
+                        }
+                    }
+                }
+            }
+            div class="drawings" {
+                @for drawing in &self.drawings {
+                    @match drawing {
+                        Drawing::Full { wide, narrow } => {
+                            figure class="wide" { (wide.draw()) }
+                            figure class="narrow" { (narrow.draw()) }
+                        }
+                        Drawing::Half(plot) => figure class="half" { (plot.draw()) },
+                    }
+                }
+            }
+            p class="note" { (self.note) }
+        }
+    }
+}
+
+/// The legend of several runs; of one there is nothing to tell apart.
+fn legend_of_runs(labels: &[String]) -> Vec<(Look, String)> {
+    labels.iter().enumerate().map(|(run, label)| (Look::of(run), label.clone())).collect()
+}
