@@ -16,6 +16,8 @@ mod page;
 mod plot;
 mod sheets;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod words;
 

@@ -10,6 +10,9 @@ use super::words;
 use crate::results::{Latency, Results};
 
 const STYLE: &str = include_str!("style.css");
+const NOT_HEALED: &str = "No fault ended in this run, or nobody could be asked who lags.";
+/// A longer table does not stand beside a drawing.
+const BESIDE_MOST: usize = 3_000;
 /// Rows of a table; the CSV files have all.
 const ROWS_MOST: usize = 60;
 
@@ -29,14 +32,10 @@ pub fn page(results: &[Results], labels: &[String]) -> String {
                     (head(results, labels, &title))
                     section { h2 { "Verdict" } @for (run, label) in results.iter().zip(labels) { (verdict(run, (results.len() > 1).then_some(label))) } }
                     section { h2 { "In numbers" } (numbers(results, labels)) }
-                    (figure("Over time", figures::over_time(results, labels), "No second was measured."))
-                    (faults(results, labels))
-                    (figure("Latency", figures::latency(results, labels), "No operation was answered."))
-                    (latencies(results, labels))
-                    (figure("Staleness", figures::staleness(results, labels), "No read could be judged."))
-                    (staleness(results, labels))
-                    (figure("Coming level again", figures::healing(results, labels), "No fault ended in this run, or nobody could be asked who lags."))
-                    (healings(results, labels))
+                    (part("Over time", figures::over_time(results, labels), faults(results, labels), "No second was measured."))
+                    (part("Latency", figures::latency(results, labels), latencies(results, labels), "No operation was answered."))
+                    (part("Staleness", figures::staleness(results, labels), staleness(results, labels), "No read could be judged."))
+                    (part("Coming level again", figures::healing(results, labels), healings(results, labels), NOT_HEALED))
                     section {
                         h2 { "What answers had behind them" }
                         @match figures::receipts(results, labels) {
@@ -98,13 +97,15 @@ fn verdict(run: &Results, label: Option<&String>) -> Markup {
     }
 }
 
-fn figure(name: &str, figure: Option<Figure>, nothing: &str) -> Markup {
+/// A drawing and a table of the same, side by side where both are small.
+fn part(name: &str, figure: Option<Figure>, table: Markup, nothing: &str) -> Markup {
     html! {
         section {
             h2 { (name) }
             @match figure {
-                Some(figure) => (figure.draw()),
-                None => p class="quiet" { (nothing) },
+                Some(figure) if figure.has_room() && table.0.len() < BESIDE_MOST => (figure.draw(Some(&table))),
+                Some(figure) => { (figure.draw(None)) (table) },
+                None => { p class="quiet" { (nothing) } (table) },
             }
         }
     }
@@ -134,14 +135,17 @@ fn fact_row(fact: &Fact, runs: usize) -> Markup {
 
 fn numbers(results: &[Results], labels: &[String]) -> Markup {
     let facts = facts::all(results);
+    if facts.is_empty() {
+        return html! { p class="quiet" { "Nothing was measured." } };
+    }
+    // Of one run there is room for two columns.
+    let column = if results.len() == 1 { facts.len().div_ceil(2) } else { facts.len() };
     html! {
-        @if facts.is_empty() {
-            p class="quiet" { "Nothing was measured." }
-        } @else {
-            div class="scroll" {
+        div class=(if results.len() == 1 { "drawings" } else { "scroll" }) {
+            @for facts in facts.chunks(column) {
                 table class="facts" {
                     @if labels.len() > 1 { thead { tr { td {} (run_heads(labels)) } } }
-                    tbody { @for fact in &facts { (fact_row(fact, results.len())) } }
+                    tbody { @for fact in facts { (fact_row(fact, results.len())) } }
                 }
             }
         }

@@ -88,7 +88,7 @@ pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
         _ if !percent.is_finite() => NONE.to_owned(),
-        percent if percent > 0.0 && percent < 0.0001 => "below 0.0001 %".to_owned(),
+        percent if percent > 0.0 && percent < 0.000_099_9 => "below 0.0001 %".to_owned(),
         percent if percent > 0.0 && percent < 0.1 => {
             let digits = (1.0 - percent.log10()).ceil() as usize;
             let text = format!("{percent:.digits$}");

@@ -38,7 +38,11 @@ pub fn healing(results: &[Results], labels: &[String]) -> Option<Figure> {
             let mut points: Vec<(f64, f64)> =
                 healing.behind.chunks(every).filter_map(worst).map(|(s, behind)| (s, behind as f64)).collect();
             points.retain(|(s, _)| s.is_finite());
-            last_s = points.iter().map(|(s, _)| *s).chain(healing.level_after_s).fold(last_s, f64::max);
+            last_s = points
+                .iter()
+                .map(|(s, _)| *s)
+                .chain(healing.level_after_s.filter(|s| s.is_finite()))
+                .fold(last_s, f64::max);
             most = points.iter().map(|(_, behind)| *behind).fold(most, f64::max);
             series.push(Series { name: name.clone(), look, marks: Marks::Line(points) });
             if let Some(level_s) = healing.level_after_s {

@@ -1,6 +1,6 @@
 //! How latency is distributed, with the tail as large as the rest.
 
-use super::{Drawing, Figure, HALF_WIDTH, legend_of_runs};
+use super::{Drawing, Figure, HALF_WIDTH, NARROW_WIDTH, WIDE_WIDTH, legend_of_runs};
 use crate::report::plot::{Axis, Look, Marks, Panel, Plot, Scale, Series};
 use crate::report::{facts, words};
 use crate::results::{Latency, Operation, Results};
@@ -21,21 +21,13 @@ pub fn latency(results: &[Results], labels: &[String]) -> Option<Figure> {
     let across = Scale::log_around(
         curves().flat_map(|one| [one.latency.cdf.first(), one.latency.cdf.last()]).flatten().map(|(us, _)| *us as f64),
     );
-    let draw = |name: String, series: Vec<Series>| {
-        Drawing::Half(Plot {
-            width: HALF_WIDTH,
-            about: format!("Share of answers that took no longer than a time: {name}"),
-            across: Axis { name: "time to the answer".to_owned(), scale: across, say: words::time },
-            panels: vec![Panel {
-                name,
-                height: 230.0,
-                scale: Scale::Nines { most: nines },
-                say: words::percent,
-                series,
-            }],
-            spans: Vec::new(),
-            hints: Vec::new(),
-        })
+    let plot = |name: String, width: f64, series: Vec<Series>| Plot {
+        width,
+        about: format!("Share of answers that took no longer than a time: {name}"),
+        across: Axis { name: "time to the answer".to_owned(), scale: across, say: words::time },
+        panels: vec![Panel { name, height: 230.0, scale: Scale::Nines { most: nines }, say: words::percent, series }],
+        spans: Vec::new(),
+        hints: Vec::new(),
     };
     let mut drawings = Vec::new();
     let legend;
@@ -48,8 +40,11 @@ pub fn latency(results: &[Results], labels: &[String]) -> Option<Figure> {
                 let (look, name) = named(part * SERIES_MOST + at, one);
                 curve(&one.latency, look, name)
             };
-            let series = operations.iter().enumerate().flat_map(curve).collect();
-            drawings.push(draw("share of answers that took no longer".to_owned(), series));
+            let draw = |width: f64| {
+                let series = operations.iter().enumerate().flat_map(curve).collect();
+                plot("share of answers that took no longer".to_owned(), width, series)
+            };
+            drawings.push(Drawing::Full { wide: draw(WIDE_WIDTH), narrow: draw(NARROW_WIDTH) });
         }
     } else {
         legend = legend_of_runs(labels);
@@ -59,7 +54,7 @@ pub fn latency(results: &[Results], labels: &[String]) -> Option<Figure> {
             let curves = measured.flat_map(|(at, one)| curve(&one.latency, Look::of(at), labels[at].clone()));
             let series: Vec<Series> = curves.collect();
             if !series.is_empty() {
-                drawings.push(draw(facts::pair_name(pair), series));
+                drawings.push(Drawing::Half(plot(facts::pair_name(pair), HALF_WIDTH, series)));
             }
         }
     }
@@ -73,7 +68,12 @@ pub fn latency(results: &[Results], labels: &[String]) -> Option<Figure> {
 fn curve(latency: &Latency, look: Look, name: String) -> [Series; 2] {
     // The slowest of n answers stands at 1 - 1/n: "all of them" would be infinitely high.
     let last = 1.0 - 1.0 / latency.count.max(2) as f64;
-    let points = latency.cdf.iter().map(|(us, share)| (*us as f64, share.min(last))).collect();
+    let points = latency
+        .cdf
+        .iter()
+        .filter(|(_, share)| share.is_finite())
+        .map(|(us, share)| (*us as f64, share.min(last)))
+        .collect();
     let dots = [
         ("p50", 0.5, latency.p50_us),
         ("p90", 0.9, latency.p90_us),

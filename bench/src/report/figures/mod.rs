@@ -16,6 +16,9 @@ use super::plot::{Look, Plot};
 
 /// Plots of this width stand two in a row where there is room.
 const HALF_WIDTH: f64 = 500.0;
+/// Of a drawing that has a row for itself: on wide screens, and on narrow ones and paper.
+const WIDE_WIDTH: f64 = 1120.0;
+const NARROW_WIDTH: f64 = 700.0;
 
 /// Drawings with one legend and one note.
 pub struct Figure {
@@ -34,7 +37,13 @@ pub enum Drawing {
 }
 
 impl Figure {
-    pub fn draw(&self) -> Markup {
+    /// A drawing stands alone in the last row, so that a small table has room beside it.
+    pub fn has_room(&self) -> bool {
+        self.drawings.iter().filter(|drawing| matches!(drawing, Drawing::Half(_))).count() % 2 == 1
+    }
+
+    /// `beside`: what stands in the row of the last drawing.
+    pub fn draw(&self, beside: Option<&Markup>) -> Markup {
         html! {
             @if self.legend.len() > 1 {
                 ul class="legend" {
@@ -58,6 +67,7 @@ impl Figure {
                         Drawing::Half(plot) => figure class="half" { (plot.draw()) },
                     }
                 }
+                @if let Some(beside) = beside { div { (beside) } }
             }
             p class="note" { (self.note) }
         }

@@ -49,6 +49,9 @@ pub fn staleness(results: &[Results], labels: &[String]) -> Option<Figure> {
             .flat_map(|one| [one.from_us, one.to_us.unwrap_or(0)])
             .map(|us| us as f64),
     );
+    let Scale::Log { from, to } = across else { return None };
+    // The first bucket and the last stand at the ends: with room for their bars.
+    let across = Scale::Log { from: from / 1.6, to: to * 1.6 };
     let up = Scale::LogAndZero { from: least_share(results), to: 1.0 };
     let draw = |name: String, series: Vec<Series>| {
         Drawing::Half(Plot {
@@ -72,8 +75,7 @@ pub fn staleness(results: &[Results], labels: &[String]) -> Option<Figure> {
     for pair in pairs.into_iter().take(PAIRS_MOST) {
         let name = format!("write {}, read {}", pair.0, pair.1);
         if results.len() == 1 {
-            let series =
-                |(at, state): (usize, While)| estimates(one(0, pair)?, state, Look::of(at), state.name(), across);
+            let series = |(at, state): (usize, While)| estimates(one(0, pair)?, state, (at, 2), state.name(), across);
             let series: Vec<Series> =
                 [While::Healthy, While::Hurt].into_iter().enumerate().filter_map(series).collect();
             if !series.is_empty() {
@@ -82,7 +84,7 @@ pub fn staleness(results: &[Results], labels: &[String]) -> Option<Figure> {
             continue;
         }
         for state in [While::Healthy, While::Hurt] {
-            let series = |run: usize| estimates(one(run, pair)?, state, Look::of(run), &labels[run], across);
+            let series = |run: usize| estimates(one(run, pair)?, state, (run, results.len()), &labels[run], across);
             let series: Vec<Series> = (0..results.len()).filter_map(series).collect();
             if !series.is_empty() {
                 drawings.push(draw(format!("{name}, {}", state.name()), series));
@@ -118,7 +120,9 @@ fn least_share(results: &[Results]) -> f64 {
     10_f64.powf(least.log10().floor()).clamp(1e-7, 0.01)
 }
 
-fn estimates(one: &Staleness, state: While, look: Look, name: &str, across: Scale) -> Option<Series> {
+/// `place`: which series of how many this is; each stands a little aside of the others, so that their bars do not hide each other.
+fn estimates(one: &Staleness, state: While, place: (usize, usize), name: &str, across: Scale) -> Option<Series> {
+    let aside = 1.12_f64.powf(place.0 as f64 - (place.1 as f64 - 1.0) / 2.0);
     let estimate = |bucket: &StalenessBucket| {
         let (reads, stale) = state.of(bucket);
         if reads == 0 {
@@ -135,18 +139,35 @@ fn estimates(one: &Staleness, state: While, look: Look, name: &str, across: Scal
             words::percent(low),
             words::percent(high)
         );
-        Some(Estimate { at: middle(bucket, across), value: stale as f64 / reads as f64, low, high, hint })
+        Some(Estimate {
+            at: within(middle(bucket, across) * aside, across),
+            value: stale as f64 / reads as f64,
+            low,
+            high,
+            hint,
+        })
     };
     let estimates: Vec<Estimate> = one.buckets.iter().filter_map(estimate).collect();
-    (!estimates.is_empty()).then(|| Series { name: name.to_owned(), look, marks: Marks::Estimates(estimates) })
+    (!estimates.is_empty()).then(|| Series {
+        name: name.to_owned(),
+        look: Look::of(place.0),
+        marks: Marks::Estimates(estimates),
+    })
 }
 
-/// Where a bucket stands on the logarithmic axis: in its middle, or at the end of the axis if it has no such.
+/// Where a bucket stands on the logarithmic axis: in its middle, or at its only bound.
 fn middle(bucket: &StalenessBucket, across: Scale) -> f64 {
     let Scale::Log { from, to } = across else { return bucket.from_us as f64 };
-    let begin = (bucket.from_us as f64).max(from);
-    let end = bucket.to_us.map_or(to, |to| to as f64).max(begin);
-    (begin * end).sqrt().clamp(from, to)
+    match (bucket.from_us as f64, bucket.to_us.map(|to| to as f64)) {
+        (begin, None) => begin.clamp(from, to),
+        (0.0, Some(end)) => end.clamp(from, to),
+        (begin, Some(end)) => (begin * end).sqrt().clamp(from, to),
+    }
+}
+
+fn within(value: f64, across: Scale) -> f64 {
+    let Scale::Log { from, to } = across else { return value };
+    value.clamp(from, to)
 }
 
 /// Wilson's interval: holds for few reads and for none stale too.

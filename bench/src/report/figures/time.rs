@@ -1,6 +1,6 @@
 //! Over time: throughput, latency, errors, partitions behind, one below the other, with the faults through all of them.
 
-use super::{Drawing, Figure, legend_of_runs};
+use super::{Drawing, Figure, NARROW_WIDTH, WIDE_WIDTH, legend_of_runs};
 use crate::report::plot::{Axis, Group, Hint, Look, Marks, Panel, Plot, Scale, Series, Span, groups};
 use crate::report::{facts, words};
 use crate::results::Results;
@@ -11,9 +11,6 @@ const POINTS_MOST: usize = 600;
 const HINTS_MOST: usize = 300;
 /// Faults that are drawn; more would cover everything.
 const SPANS_MOST: usize = 200;
-
-const WIDE: f64 = 1120.0;
-const NARROW: f64 = 700.0;
 
 /// The percentiles that are drawn over time.
 const PERCENTILES: [(&str, fn(&Group) -> f64); 3] =
@@ -43,8 +40,10 @@ pub fn over_time(results: &[Results], labels: &[String]) -> Option<Figure> {
     if results.iter().any(|run| !run.faults.is_empty()) {
         note += " Shaded: a fault was on.";
     }
-    let drawings =
-        vec![Drawing::Full { wide: plot(results, labels, &runs, WIDE), narrow: plot(results, labels, &runs, NARROW) }];
+    let drawings = vec![Drawing::Full {
+        wide: plot(results, labels, &runs, WIDE_WIDTH),
+        narrow: plot(results, labels, &runs, NARROW_WIDTH),
+    }];
     Some(Figure { legend, note, drawings })
 }
 

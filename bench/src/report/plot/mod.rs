@@ -16,7 +16,7 @@ pub use thin::{Group, groups};
 use crate::report::words;
 
 /// Around the plots, in the units of the drawing (a CSS pixel at its natural size).
-const LEFT: f64 = 62.0;
+const LEFT: f64 = 68.0;
 const RIGHT: f64 = 14.0;
 /// Above each panel, for its name.
 const NAME_HEIGHT: f64 = 24.0;

@@ -64,6 +64,9 @@ impl Scale {
 
     /// Where this number is, from 0 to 1; nothing where the axis has no place for it.
     pub fn place(&self, value: f64) -> Option<f64> {
+        if value.is_nan() {
+            return None;
+        }
         let log = |from: f64, to: f64| (value > 0.0).then(|| (value / from).ln() / (to / from).ln());
         let place = match *self {
             Scale::Linear { from, to } => Some((value - from) / (to - from)),
@@ -93,6 +96,8 @@ impl Scale {
             Scale::Nines { most } => {
                 let shares = [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999];
                 let shares = shares.into_iter().filter(|share| nines(*share) <= most + 1e-9);
+                // Where there are many, the half would stand too close to nothing.
+                let shares = shares.filter(|share| *share != 0.5 || most < 5.5);
                 shares.map(|value| Tick { value, label: words::percent(value) }).collect()
             }
         }
