@@ -60,6 +60,21 @@ pub fn is_hurt(run: &Results, slice: &Slice) -> bool {
     run.faults.iter().any(is_on)
 }
 
+/// Did all runs have the same faults at the same times, to a second?
+pub fn are_hurt_alike(results: &[Results]) -> bool {
+    let alike = |one: &FaultSpan, other: &FaultSpan| {
+        let ends = match (one.to_s, other.to_s) {
+            (Some(one), Some(other)) => (one - other).abs() <= 1.0,
+            (one, other) => one == other,
+        };
+        one.text == other.text && (one.from_s - other.from_s).abs() <= 1.0 && ends
+    };
+    results.windows(2).all(|pair| {
+        let (one, other) = (&pair[0].faults, &pair[1].faults);
+        one.len() == other.len() && one.iter().zip(other).all(|(one, other)| alike(one, other))
+    })
+}
+
 pub fn done(run: &Results) -> u64 {
     run.slices.iter().map(|slice| slice.done).sum()
 }

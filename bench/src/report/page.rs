@@ -185,6 +185,9 @@ fn table_of_runs(labels: &[String], named: &[&str], names: usize, rows: Vec<Vec<
 }
 
 fn faults(results: &[Results], labels: &[String]) -> Markup {
+    // Told once if all had the same.
+    let (results, labels) =
+        if facts::are_hurt_alike(results) { (&results[..1], &labels[..1]) } else { (results, labels) };
     let mut rows = Vec::new();
     for (at, run) in results.iter().enumerate() {
         for fault in &run.faults {

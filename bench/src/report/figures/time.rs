@@ -134,9 +134,19 @@ fn line(groups: &[Group], of: fn(&Group) -> f64) -> Marks {
 }
 
 fn lines(runs: &[Vec<Group>], labels: &[String], of: fn(&Group) -> f64) -> Vec<Series> {
+    let number = runs.len();
     let runs = runs.iter().zip(labels).enumerate();
-    runs.map(|(at, (groups, name))| Series { name: name.clone(), look: Look::of(at), marks: line(groups, of) })
-        .collect()
+    runs.map(|(at, (groups, name))| Series {
+        name: name.clone(),
+        look: look_of_run(at, number),
+        marks: line(groups, of),
+    })
+    .collect()
+}
+
+/// A run alone is drawn in grey where there is one line: blue is the p50.
+fn look_of_run(at: usize, runs: usize) -> Look {
+    if runs == 1 { Look { color: 6, dash: 0 } } else { Look::of(at) }
 }
 
 /// The mean rate, over its range where seconds have been put together.
@@ -144,7 +154,7 @@ fn rates(runs: &[Vec<Group>], labels: &[String]) -> Vec<Series> {
     let thinned = |groups: &[Group]| groups.iter().any(|group| group.to_s - group.from_s > 1.5);
     let ranges = runs.iter().enumerate().filter(|(_, groups)| thinned(groups)).map(|(at, groups)| Series {
         name: "range".to_owned(),
-        look: Look::of(at),
+        look: look_of_run(at, runs.len()),
         marks: Marks::Band(groups.iter().map(|group| (middle(group), group.least, group.most)).collect()),
     });
     let mut series: Vec<Series> = ranges.collect();
@@ -161,7 +171,7 @@ fn errors_of(runs: &[Vec<Group>], labels: &[String]) -> Vec<Series> {
 
 /// The faults; in the colours of the runs if these were not hurt alike.
 fn spans(results: &[Results]) -> Vec<Span> {
-    let alike = results.windows(2).all(|pair| hurt_alike(&pair[0], &pair[1]));
+    let alike = facts::are_hurt_alike(results);
     let runs = if alike { &results[..1] } else { results };
     let mut spans = Vec::new();
     for (at, run) in runs.iter().enumerate() {
@@ -175,18 +185,6 @@ fn spans(results: &[Results]) -> Vec<Span> {
     spans.sort_by(|a, b| a.from.total_cmp(&b.from));
     spans.truncate(SPANS_MOST);
     spans
-}
-
-/// The same faults at the same times, to a second.
-fn hurt_alike(one: &Results, other: &Results) -> bool {
-    one.faults.len() == other.faults.len()
-        && one.faults.iter().zip(&other.faults).all(|(a, b)| {
-            let ends = match (a.to_s, b.to_s) {
-                (Some(a), Some(b)) => (a - b).abs() <= 1.0,
-                (a, b) => a == b,
-            };
-            a.text == b.text && (a.from_s - b.from_s).abs() <= 1.0 && ends
-        })
 }
 
 fn hints(run: &Results) -> Vec<Hint> {

@@ -169,12 +169,6 @@ impl Room<'_> {
         html! {
             g {
                 text class="name" x=(number(LEFT)) y=(number(top - 8.0)) { (panel.name) }
-                @for span in &self.plot.spans {
-                    @if let (Some(from), Some(to)) = (self.plot.x(span.from), self.plot.x(span.to)) {
-                        rect class=(shade(span)) x=(number(from)) y=(number(top)) width=(number((to - from).max(1.0)))
-                            height=(number(panel.height)) {}
-                    }
-                }
                 @for tick in &ticks {
                     @if let Some(at) = y(tick.value) {
                         line class=(if tick.label.is_empty() { "fine" } else { "grid" })
@@ -185,6 +179,12 @@ impl Room<'_> {
                     }
                 }
                 @for (at, _) in self.across() { line class="grid" x1=(number(at)) x2=(number(at)) y1=(number(top)) y2=(number(top + panel.height)) {} }
+                @for span in &self.plot.spans {
+                    @if let (Some(from), Some(to)) = (self.plot.x(span.from), self.plot.x(span.to)) {
+                        rect class=(shade(span)) x=(number(from)) y=(number(top)) width=(number((to - from).max(1.0)))
+                            height=(number(panel.height)) {}
+                    }
+                }
                 line class="base" x1=(number(LEFT)) x2=(number(right)) y1=(number(top + panel.height)) y2=(number(top + panel.height)) {}
                 @for series in &panel.series { (self.series(series, &y)) }
             }
@@ -244,7 +244,7 @@ impl Room<'_> {
     /// The numbers along the common axis.
     fn across(&self) -> Vec<(f64, String)> {
         let axis = &self.plot.across;
-        let ticks = axis.scale.ticks(((self.plot.width - LEFT - RIGHT) / 72.0) as usize, axis.say);
+        let ticks = axis.scale.ticks(((self.plot.width - LEFT - RIGHT) / 60.0) as usize, axis.say);
         let written = ticks.into_iter().filter(|tick| !tick.label.is_empty());
         written.filter_map(|tick| Some((self.plot.x(tick.value)?, tick.label))).collect()
     }

@@ -25,7 +25,7 @@ impl Chance {
 
 /// A partition from 40 s to 70 s and a killed node from 95 s to 110 s; heavy tails. `slower`: all takes so many times as long.
 pub fn outage(title: &str, seconds: u64, slower: f64) -> Results {
-    let mut chance = Chance(0x9E37_79B9_7F4A_7C15 ^ seconds);
+    let mut chance = Chance(0x9E37_79B9_7F4A_7C15 ^ seconds ^ slower.to_bits());
     let scale = seconds as f64 / 150.0;
     let faults = vec![
         FaultSpan { from_s: 40.0 * scale, to_s: Some(70.0 * scale), text: "partition n1 | n2,n3".to_owned() },
@@ -143,7 +143,11 @@ fn slice(at_s: f64, faults: &[FaultSpan], slower: f64, chance: &mut Chance) -> S
     let behind = if on > 0 { 400.0 } else { 600.0 * (-healed_s).exp() };
     Slice {
         at_s,
-        done: if begins { chance.about(2_600.0, 1.5) } else { chance.about(8_000.0 / (1.0 + 0.1 * on as f64), 1.04) },
+        done: if begins {
+            chance.about(2_600.0, 1.5)
+        } else {
+            chance.about(8_000.0 / (1.0 + 0.1 * slower * on as f64), 1.04)
+        },
         errors: if begins { chance.about(160.0, 2.0) } else { u64::from(on > 0 && chance.next() < 0.1) },
         stale: if on > 0 { chance.about(30.0, 1.5) } else { 0 },
         judged: 5_000,
