@@ -11,8 +11,8 @@ use crate::results::{FORMAT, Results};
 /// A file of results is not larger; a run of a day has a tenth of it.
 const FILE_BYTES_MOST: u64 = 256 << 20;
 
-/// Reads two or more results (files, or folders with a `results.json`) and writes one report of them into `out`. The first is what the
-/// others are compared with.
+/// Reads two or more results (files, or folders with a `results.json`) and writes one report of them into `out`. The
+/// first is what the others are compared with.
 pub fn compare(paths: &[PathBuf], out: &Path) -> Result<Written, String> {
     if paths.len() < 2 || paths.len() > RUNS_MOST {
         return Err(format!(
@@ -51,8 +51,8 @@ pub fn read(path: &Path) -> Result<Results, String> {
         .map_err(|error| format!("{shown}: these are no results of a run ({error}): name the results.json of one"))?;
     if format != FORMAT {
         return Err(format!(
-            "{shown}: results of format {format}, this version reads format {FORMAT}: measure again, or use the version that \
-             made them"
+            "{shown}: results of format {format}, this version reads format {FORMAT}: measure again, or use the version \
+             that made them"
         ));
     }
     serde_json::from_str(&text).map_err(|error| format!("{shown}: damaged results: {error}"))

@@ -1,5 +1,5 @@
-//! A RUN WHILE IT GOES ON, once a second: a few lines drawn in place on a terminal, one plain line where nobody watches. Always on the
-//! standard error.
+//! A RUN WHILE IT GOES ON, once a second: a few lines drawn in place on a terminal, one plain line where nobody
+//! watches. Always on the standard error.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -180,7 +180,8 @@ fn lines(live: &Live, history: &VecDeque<Slice>, width: usize, colors: bool) -> 
         most => format!("{}  ", paint(style, &sparkline(&values, top, most))),
     };
     let rates = history.iter().map(|slice| slice.done as f64).collect();
-    // Latency by its size, from the least on: 1 ms to 1 s would be all or nothing otherwise. Less than tenfold is no peak.
+    // Latency by its size, from the least on: 1 ms to 1 s would be all or nothing otherwise. Less than tenfold is no
+    // peak.
     let least = history.iter().map(|slice| slice.p99_us).filter(|us| *us > 0).min().unwrap_or(1) as f64;
     let tails = history.iter().map(|slice| (slice.p99_us as f64 / least).max(1.0).log10()).collect();
 

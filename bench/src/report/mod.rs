@@ -1,7 +1,7 @@
 //! READING RESULTS: what a run left behind becomes a page, tables for other programs, and lines in a terminal.
 //!
-//! - `write`: a folder with `report.html` (whole in itself, no script), `results.json` and the CSV files; of one run, or of several
-//!   over each other
+//! - `write`: a folder with `report.html` (whole in itself, no script), `results.json` and the CSV files; of one run,
+//!   or of several over each other
 //! - `compare`: the same from the `results.json` of earlier runs
 //! - `summary`: the end of a run, in the terminal
 //! - `live`: a run while it goes on
@@ -43,8 +43,8 @@ pub struct Written {
     pub files: Vec<PathBuf>,
 }
 
-/// Writes the report of one run, or of several compared, into a folder, which is made if it is missing. Files of an earlier report
-/// there are replaced.
+/// Writes the report of one run, or of several compared, into a folder, which is made if it is missing. Files of an
+/// earlier report there are replaced.
 pub fn write(results: &[Results], folder: &Path) -> io::Result<Written> {
     if results.is_empty() || results.len() > RUNS_MOST {
         let said = format!("a report is of 1 to {RUNS_MOST} runs, not of {}: leave some out", results.len());

@@ -30,12 +30,14 @@ pub fn page(results: &[Results], labels: &[String]) -> String {
             body {
                 main {
                     (head(results, labels, &title))
-                    section { h2 { "Verdict" } @for (run, label) in results.iter().zip(labels) { (verdict(run, (results.len() > 1).then_some(label))) } }
+                    section {
+                        h2 { "Verdict" }
+                        @for (run, label) in results.iter().zip(labels) {
+                            (verdict(run, (results.len() > 1).then_some(label)))
+                        }
+                    }
                     section { h2 { "In numbers" } (numbers(results, labels)) }
-                    (part("Over time", figures::over_time(results, labels), faults(results, labels), "No second was measured."))
-                    (part("Latency", figures::latency(results, labels), latencies(results, labels), "No operation was answered."))
-                    (part("Staleness", figures::staleness(results, labels), staleness(results, labels), "No read could be judged."))
-                    (part("Coming level again", figures::healing(results, labels), healings(results, labels), NOT_HEALED))
+                    @for (name, figure, table, nothing) in parts(results, labels) { (part(name, figure, table, nothing)) }
                     section {
                         h2 { "What answers had behind them" }
                         @match figures::receipts(results, labels) {
@@ -50,6 +52,20 @@ pub fn page(results: &[Results], labels: &[String]) -> String {
         }
     };
     page.into_string()
+}
+
+type Part = (&'static str, Option<Figure>, Markup, &'static str);
+
+/// What is drawn: under which name, the drawing, a table of the same, what to say if there is nothing to draw.
+fn parts(results: &[Results], labels: &[String]) -> [Part; 4] {
+    let (over_time, latency) = (figures::over_time(results, labels), figures::latency(results, labels));
+    let (stale, healing) = (figures::staleness(results, labels), figures::healing(results, labels));
+    [
+        ("Over time", over_time, faults(results, labels), "No second was measured."),
+        ("Latency", latency, latencies(results, labels), "No operation was answered."),
+        ("Staleness", stale, staleness(results, labels), "No read could be judged."),
+        ("Coming level again", healing, healings(results, labels), NOT_HEALED),
+    ]
 }
 
 fn head(results: &[Results], labels: &[String], title: &str) -> Markup {
@@ -158,7 +174,9 @@ fn table(heads: &[&str], names: usize, rows: &[Vec<String>]) -> Markup {
     html! {
         div class="scroll" {
             table {
-                thead { tr { @for (at, head) in heads.iter().enumerate() { th scope="col" class=(class(at)) { (head) } } } }
+                thead {
+                    tr { @for (at, head) in heads.iter().enumerate() { th scope="col" class=(class(at)) { (head) } } }
+                }
                 tbody {
                     @for row in rows.iter().take(ROWS_MOST) {
                         tr { @for (at, cell) in row.iter().enumerate() { td class=(class(at)) { (cell) } } }

@@ -1,5 +1,5 @@
-//! The numbers as CSV, for those who draw their own. Every sheet begins with the run, so that those of several can be put together.
-//! A field is empty where nothing was measured.
+//! The numbers as CSV, for those who draw their own. Every sheet begins with the run, so that those of several can be
+//! put together. A field is empty where nothing was measured.
 
 use std::io;
 

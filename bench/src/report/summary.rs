@@ -32,25 +32,30 @@ fn line(text: &mut String, name: &str, said: &str) {
 fn head(text: &mut String, results: &Results) {
     let setting = &results.setting;
     let title = &facts::labels(std::slice::from_ref(results))[0];
-    let _ = writeln!(text, "{title}: {}", setting.target);
+    let target = if setting.target.is_empty() { "unknown target" } else { setting.target.as_str() };
+    let _ = writeln!(text, "{title}: {target}");
     let _ = writeln!(text, "{}\n", asked(setting));
 }
 
-/// The setting in one line.
+/// The setting in one line; what is not known is left out.
 pub fn asked(setting: &Setting) -> String {
-    let offered = setting
-        .offered_rate
-        .map_or_else(|| "each sends when answered".to_owned(), |rate| format!("{} offered", words::rate(rate)));
-    format!(
-        "{}; {}, {}; values of {} bytes; {}, {offered}; {} after {} of warm-up",
-        setting.workload,
-        words::plural(setting.keys, "key", "keys"),
-        setting.distribution,
-        setting.value_bytes,
-        words::plural(u64::from(setting.connections), "connection", "connections"),
-        words::seconds(setting.measured_s),
-        words::seconds(setting.warm_up_s)
-    )
+    let offered = setting.offered_rate.map_or_else(
+        || "each sends when it has been answered".to_owned(),
+        |rate| format!("{} offered", words::rate(rate)),
+    );
+    let known = |text: &str, said: String| if text.is_empty() { None } else { Some(said) };
+    let parts = [
+        known(&setting.workload, setting.workload.clone()),
+        (setting.keys > 0).then(|| words::plural(setting.keys, "key", "keys")),
+        known(&setting.distribution, setting.distribution.clone()),
+        known(&setting.value_bytes, format!("values of {} bytes", setting.value_bytes)),
+        (setting.connections > 0).then(|| {
+            format!("{}, {offered}", words::plural(u64::from(setting.connections), "connection", "connections"))
+        }),
+        (setting.measured_s > 0.0).then(|| format!("{} measured", words::seconds(setting.measured_s))),
+        (setting.warm_up_s > 0.0).then(|| format!("{} of warm-up before", words::seconds(setting.warm_up_s))),
+    ];
+    parts.into_iter().flatten().collect::<Vec<String>>().join("; ")
 }
 
 fn verdict(text: &mut String, results: &Results) {

@@ -40,7 +40,8 @@ impl Verdict {
                 "No wrong answer, but the keys were not read at the end: a lost write would not have been noticed.";
             (State::Open, headline.to_owned())
         } else {
-            let headline = "Kept: nothing lost, counted twice, resurrected or invented, and no read staler than its levels promise.";
+            let headline = "Kept: nothing lost, counted twice, resurrected or invented, and no read staler than its levels \
+                            promise.";
             (State::Kept, headline.to_owned())
         };
         Self {

@@ -1,5 +1,7 @@
 //! What came after the faults, and what answers had behind them.
 
+use std::cmp::Reverse;
+
 use maud::{Markup, html};
 
 use super::{Drawing, Figure, HALF_WIDTH};
@@ -130,7 +132,7 @@ fn of_pair<'a>(run: &'a Results, pair: (&'a str, &'a str)) -> impl Iterator<Item
 fn kinds(results: &[Results]) -> Vec<(u32, u32)> {
     let receipts = results.iter().flat_map(|run| &run.receipts).filter(|one| one.count > 0);
     let mut kinds: Vec<(u32, u32)> = receipts.map(|one| (one.owners, one.stand_ins)).collect();
-    kinds.sort_by(|a, b| (b.0 + b.1, b.0).cmp(&(a.0 + a.1, a.0)));
+    kinds.sort_by_key(|(owners, stand_ins)| Reverse((owners + stand_ins, *owners)));
     kinds.dedup();
     kinds
 }
@@ -171,7 +173,8 @@ fn bar(all: &[&Receipts], total: u64, kinds: &[(u32, u32)], most_owners: u32) ->
             }
             @for (kind, from, share, _) in &parts {
                 @if *share >= WRITTEN_SHARE {
-                    text class={ "in-bar on-" (color(*kind, most_owners)) } x=(format!("{:.3}%", (from + share / 2.0) * 100.0)) y="15.5" {
+                    @let middle = format!("{:.3}%", (from + share / 2.0) * 100.0);
+                    text class={ "in-bar on-" (color(*kind, most_owners)) } x=(middle) y="15.5" {
                         (words::percent(*share))
                     }
                 }

@@ -58,8 +58,8 @@ pub fn latency(results: &[Results], labels: &[String]) -> Option<Figure> {
             }
         }
     }
-    let note = "Each step upwards is ten times rarer: above 99 % stands the slowest hundredth of all answers. A curve ends at \
-                its slowest answer. Dots: p50, p90, p99, p99.9, p99.99."
+    let note = "Each step upwards is ten times rarer: above 99 % stands the slowest hundredth of all answers. A curve \
+                ends at its slowest answer. Dots: p50, p90, p99, p99.9, p99.99."
         .to_owned();
     Some(Figure { legend, note, drawings })
 }

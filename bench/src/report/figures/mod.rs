@@ -1,4 +1,5 @@
-//! WHICH PLOTS THERE ARE, made of the results. Each says in its note how it is to be read. One that would be empty is not there.
+//! WHICH PLOTS THERE ARE, made of the results. Each says in its note how it is to be read. One that would be empty is
+//! not there.
 
 mod after;
 mod latency;
@@ -19,6 +20,9 @@ const HALF_WIDTH: f64 = 500.0;
 /// Of a drawing that has a row for itself: on wide screens, and on narrow ones and paper.
 const WIDE_WIDTH: f64 = 1120.0;
 const NARROW_WIDTH: f64 = 700.0;
+
+/// The name space, so that a drawing that is cut out is whole.
+const SVG: &str = "http://www.w3.org/2000/svg";
 
 /// Drawings with one legend and one note.
 pub struct Figure {
@@ -45,29 +49,31 @@ impl Figure {
     /// `beside`: what stands in the row of the last drawing.
     pub fn draw(&self, beside: Option<&Markup>) -> Markup {
         html! {
-            @if self.legend.len() > 1 {
-                ul class="legend" {
-                    @for (look, name) in &self.legend {
-                        li {
-                            svg class="swatch" viewBox="0 0 26 10" aria-hidden="true" xmlns="http://www.w3.org/2000/svg" {
-                                path class={ "line " (look.class()) } d="M1 5H25" {}
+            div class="plots" {
+                @if self.legend.len() > 1 {
+                    ul class="legend" {
+                        @for (look, name) in &self.legend {
+                            li {
+                                svg class="swatch" viewBox="0 0 26 10" aria-hidden="true" xmlns=(SVG) {
+                                    path class={ "line " (look.class()) } d="M1 5H25" {}
+                                }
+                                (name)
                             }
-                            (name)
                         }
                     }
                 }
-            }
-            div class="drawings" {
-                @for drawing in &self.drawings {
-                    @match drawing {
-                        Drawing::Full { wide, narrow } => {
-                            figure class="wide" { (wide.draw()) }
-                            figure class="narrow" { (narrow.draw()) }
+                div class="drawings" {
+                    @for drawing in &self.drawings {
+                        @match drawing {
+                            Drawing::Full { wide, narrow } => {
+                                figure class="wide" { (wide.draw()) }
+                                figure class="narrow" { (narrow.draw()) }
+                            }
+                            Drawing::Half(plot) => figure class="half" { (plot.draw()) },
                         }
-                        Drawing::Half(plot) => figure class="half" { (plot.draw()) },
                     }
+                    @if let Some(beside) = beside { div { (beside) } }
                 }
-                @if let Some(beside) = beside { div { (beside) } }
             }
             p class="note" { (self.note) }
         }

@@ -120,7 +120,8 @@ fn least_share(results: &[Results]) -> f64 {
     10_f64.powf(least.log10().floor()).clamp(1e-7, 0.01)
 }
 
-/// `place`: which series of how many this is; each stands a little aside of the others, so that their bars do not hide each other.
+/// `place`: which series of how many this is; each stands a little aside of the others, so that their bars do not hide
+/// each other.
 fn estimates(one: &Staleness, state: While, place: (usize, usize), name: &str, across: Scale) -> Option<Series> {
     let aside = 1.12_f64.powf(place.0 as f64 - (place.1 as f64 - 1.0) / 2.0);
     let estimate = |bucket: &StalenessBucket| {

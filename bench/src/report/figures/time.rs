@@ -12,8 +12,11 @@ const HINTS_MOST: usize = 300;
 /// Faults that are drawn; more would cover everything.
 const SPANS_MOST: usize = 200;
 
+/// How it is called, and where it is.
+type Percentile = (&'static str, fn(&Group) -> f64);
+
 /// The percentiles that are drawn over time.
-const PERCENTILES: [(&str, fn(&Group) -> f64); 3] =
+const PERCENTILES: [Percentile; 3] =
     [("p50", |group| group.p50_us), ("p99", |group| group.p99_us), ("p99.9", |group| group.p999_us)];
 
 pub fn over_time(results: &[Results], labels: &[String]) -> Option<Figure> {
@@ -87,7 +90,7 @@ fn panels(runs: &[Vec<Group>], labels: &[String]) -> Vec<Panel> {
         series,
     };
     if one {
-        let series = |(at, (name, of)): (usize, &(&str, fn(&Group) -> f64))| Series {
+        let series = |(at, (name, of)): (usize, &Percentile)| Series {
             name: (*name).to_owned(),
             look: percentile_look(at),
             marks: line(&runs[0], *of),

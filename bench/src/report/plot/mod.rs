@@ -1,8 +1,10 @@
 //! DRAWING: panels one below the other over one axis, as SVG inside of the page.
 //!
-//! Made here rather than by a plotting library because colours are left to the page's style sheet (light, dark and print differ), places
-//! are finer than whole pixels, and every line and span can say what it is when it is pointed at, without a script.
+//! Made here rather than by a plotting library because colours are left to the page's style sheet (light, dark and
+//! print differ), places are finer than whole pixels, and every line and span can say what it is when it is pointed at,
+//! without a script.
 
+mod path;
 mod scale;
 mod thin;
 
@@ -10,6 +12,7 @@ use std::fmt::Write;
 
 use maud::{Markup, html};
 
+use path::{band, line, number};
 pub use scale::Scale;
 pub use thin::{Group, groups};
 
@@ -163,7 +166,7 @@ impl Room<'_> {
     }
 
     fn panel(&self, panel: &Panel, top: f64) -> Markup {
-        let right = self.plot.width - RIGHT;
+        let (right, bottom) = (self.plot.width - RIGHT, top + panel.height);
         let y = |value: f64| panel.scale.place(value).map(|at| top + panel.height * (1.0 - at));
         let ticks = panel.scale.ticks((panel.height / 30.0) as usize, panel.say);
         html! {
@@ -171,21 +174,20 @@ impl Room<'_> {
                 text class="name" x=(number(LEFT)) y=(number(top - 8.0)) { (panel.name) }
                 @for tick in &ticks {
                     @if let Some(at) = y(tick.value) {
-                        line class=(if tick.label.is_empty() { "fine" } else { "grid" })
-                            x1=(number(LEFT)) x2=(number(right)) y1=(number(at)) y2=(number(at)) {}
+                        (rule(if tick.label.is_empty() { "fine" } else { "grid" }, (LEFT, at), (right, at)))
                         @if !tick.label.is_empty() {
                             text class="tick end" x=(number(LEFT - 7.0)) y=(number(at + 4.0)) { (tick.label) }
                         }
                     }
                 }
-                @for (at, _) in self.across() { line class="grid" x1=(number(at)) x2=(number(at)) y1=(number(top)) y2=(number(top + panel.height)) {} }
+                @for (at, _) in self.across() { (rule("grid", (at, top), (at, bottom))) }
                 @for span in &self.plot.spans {
                     @if let (Some(from), Some(to)) = (self.plot.x(span.from), self.plot.x(span.to)) {
                         rect class=(shade(span)) x=(number(from)) y=(number(top)) width=(number((to - from).max(1.0)))
                             height=(number(panel.height)) {}
                     }
                 }
-                line class="base" x1=(number(LEFT)) x2=(number(right)) y1=(number(top + panel.height)) y2=(number(top + panel.height)) {}
+                (rule("base", (LEFT, bottom), (right, bottom)))
                 @for series in &panel.series { (self.series(series, &y)) }
             }
         }
@@ -219,14 +221,13 @@ impl Room<'_> {
                 html! { path class={ "bars " (class) } d=(path) {} }
             }
             Marks::Estimates(estimates) => html! {
-                path class={ "line " (class) } d=(line(estimates.iter().map(|one| place(one.at, one.value)))) { title { (series.name) } }
+                @let path = line(estimates.iter().map(|one| place(one.at, one.value)));
+                path class={ "line " (class) } d=(path) { title { (series.name) } }
                 @for one in estimates {
                     @if let (Some((x, at)), Some(low), Some(high)) = (place(one.at, one.value), y(one.low), y(one.high)) {
                         g class=(class) {
-                            line class="whisker" x1=(number(x)) x2=(number(x)) y1=(number(low)) y2=(number(high)) {}
-                            circle class=(if one.value > 0.0 { "dot" } else { "dot hollow" }) cx=(number(x)) cy=(number(at)) r="3.2" {
-                                title { (one.hint) }
-                            }
+                            (rule("whisker", (x, low), (x, high)))
+                            (dot(if one.value > 0.0 { "dot" } else { "dot hollow" }, (x, at), &one.hint))
                         }
                     }
                 }
@@ -234,7 +235,7 @@ impl Room<'_> {
             Marks::Points(points) => html! {
                 @for (x, value, hint) in points {
                     @if let Some((x, at)) = place(*x, *value) {
-                        circle class={ "dot " (class) } cx=(number(x)) cy=(number(at)) r="3.2" { title { (hint) } }
+                        (dot(&format!("dot {class}"), (x, at), hint))
                     }
                 }
             },
@@ -256,7 +257,8 @@ impl Room<'_> {
                 // The last number would leave the drawing if it were centred.
                 @let near_end = at > self.plot.width - RIGHT - 14.0;
                 @let at = if near_end { self.plot.width - 2.0 } else { at };
-                text class=(if near_end { "tick end" } else { "tick mid" }) x=(number(at)) y=(number(self.bottom + 16.0)) { (label) }
+                @let class = if near_end { "tick end" } else { "tick mid" };
+                text class=(class) x=(number(at)) y=(number(self.bottom + 16.0)) { (label) }
             }
             text class="tick mid" x=(number(middle)) y=(number(self.bottom + 33.0)) { (self.plot.across.name) }
         }
@@ -280,16 +282,25 @@ impl Room<'_> {
 
     fn hints(&self) -> Markup {
         let top = self.top + NAME_HEIGHT;
+        let height = number(self.bottom - top);
         html! {
             @for hint in &self.plot.hints {
                 @if let (Some(from), Some(to)) = (self.plot.x(hint.from), self.plot.x(hint.to)) {
-                    rect class="hint" x=(number(from)) y=(number(top)) width=(number(to - from)) height=(number(self.bottom - top)) {
+                    rect class="hint" x=(number(from)) y=(number(top)) width=(number(to - from)) height=(height) {
                         title { (hint.text) }
                     }
                 }
             }
         }
     }
+}
+
+fn rule(class: &str, from: (f64, f64), to: (f64, f64)) -> Markup {
+    html! { line class=(class) x1=(number(from.0)) y1=(number(from.1)) x2=(number(to.0)) y2=(number(to.1)) {} }
+}
+
+fn dot(class: &str, at: (f64, f64), hint: &str) -> Markup {
+    html! { circle class=(class) cx=(number(at.0)) cy=(number(at.1)) r="3.2" { title { (hint) } } }
 }
 
 fn shade(span: &Span) -> String {
@@ -332,78 +343,9 @@ fn lanes(plot: &Plot) -> Vec<Option<usize>> {
     plot.spans.iter().map(lane_of).collect()
 }
 
-/// A tenth of a pixel is fine enough, and shorter to write.
-fn number(value: f64) -> String {
-    let text = format!("{value:.1}");
-    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
-}
-
-/// A path through the points that have a place; one that stands alone is drawn as a short stroke.
-fn line(points: impl Iterator<Item = Option<(f64, f64)>>) -> String {
-    let mut path = String::new();
-    let mut last: Option<(f64, f64)> = None;
-    let mut joined = 0;
-    let close = |path: &mut String, last: Option<(f64, f64)>, joined: u32| {
-        if let (Some(_), 1) = (last, joined) {
-            path.push_str("h1");
-        }
-    };
-    for point in points {
-        match point {
-            Some((x, y)) => {
-                // What would not move the pen is left out.
-                if last.is_some_and(|(before_x, before_y)| (x - before_x).abs() < 0.3 && (y - before_y).abs() < 0.3) {
-                    continue;
-                }
-                let _ = write!(path, "{}{} {}", if last.is_some() { 'L' } else { 'M' }, number(x), number(y));
-                joined = if last.is_some() { joined + 1 } else { 1 };
-                last = point;
-            }
-            None => {
-                close(&mut path, last, joined);
-                last = None;
-            }
-        }
-    }
-    close(&mut path, last, joined);
-    path
-}
-
-/// An area between low and high ends, broken where there is none.
-fn band(points: impl Iterator<Item = Option<(f64, f64, f64)>>) -> String {
-    let mut path = String::new();
-    let mut piece: Vec<(f64, f64, f64)> = Vec::new();
-    let mut close = |piece: &mut Vec<(f64, f64, f64)>| {
-        for (at, (x, _, high)) in piece.iter().enumerate() {
-            let _ = write!(path, "{}{} {}", if at == 0 { 'M' } else { 'L' }, number(*x), number(*high));
-        }
-        for (x, low, _) in piece.drain(..).rev() {
-            let _ = write!(path, "L{} {}", number(x), number(low));
-        }
-        if !path.is_empty() && !path.ends_with('Z') {
-            path.push('Z');
-        }
-    };
-    for point in points {
-        match point {
-            Some(point) => piece.push(point),
-            None => close(&mut piece),
-        }
-    }
-    close(&mut piece);
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_is_broken_where_there_is_no_place() {
-        let points = [Some((0.0, 1.0)), Some((1.0, 2.0)), None, Some((3.0, 3.25)), None];
-        assert_eq!(line(points.into_iter()), "M0 1L1 2M3 3.2h1");
-        assert_eq!(line(std::iter::empty()), "");
-    }
 
     #[test]
     fn spans_that_meet_get_lanes_of_their_own() {

@@ -23,11 +23,10 @@ pub struct Group {
     pub judged: u64,
 }
 
-/// At most so many groups of as many slices each. A group tells the mean rate and its range, and the worst of all else: what hurts
-/// must not vanish by averaging.
+/// At most so many groups of as many slices each. A group tells the mean rate and its range, and the worst of all else:
+/// what hurts must not vanish by averaging.
 pub fn groups(slices: &[Slice], most: usize) -> Vec<Group> {
     let size = slices.len().div_ceil(most.max(1)).max(1);
-    // From 0: another worker's clock may tick at .98, but a slice is a second.
     slices.chunks(size).map(group).collect()
 }
 

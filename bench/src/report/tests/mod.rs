@@ -1,6 +1,8 @@
-//! What is written can be read by others: the page by an XML parser, the tables by a CSV reader, the results by a comparison.
+//! What is written can be read by others: the page by an XML parser, the tables by a CSV reader, the results by a
+//! comparison.
 //!
-//! `REPORT_SAMPLES=FOLDER cargo test -p bench --lib samples` keeps the reports of the samples, to be looked at after a change of the look.
+//! `REPORT_SAMPLES=FOLDER cargo test -p bench --lib samples` keeps the reports of the samples, to be looked at after a
+//! change of the look.
 
 mod sample;
 
@@ -47,7 +49,7 @@ fn assert_drawn_well(document: &Document) {
                 assert!((-1.0..=most + 1.0).contains(&value), "{name}={value} is outside of {view:?}");
             }
             let path = node.attribute("d").unwrap_or_default();
-            let odd = path.chars().find(|letter| !letter.is_ascii_digit() && !"MLHVZh .-".contains(*letter));
+            let odd = path.chars().find(|letter| !letter.is_ascii_digit() && !"MLHVZmh .-".contains(*letter));
             assert_eq!(odd, None, "a path has only numbers: {path}");
         }
     }

@@ -23,7 +23,8 @@ impl Chance {
     }
 }
 
-/// A partition from 40 s to 70 s and a killed node from 95 s to 110 s; heavy tails. `slower`: all takes so many times as long.
+/// A partition from 40 s to 70 s and a killed node from 95 s to 110 s; heavy tails. `slower`: all takes so many times
+/// as long.
 pub fn outage(title: &str, seconds: u64, slower: f64) -> Results {
     let mut chance = Chance(0x9E37_79B9_7F4A_7C15 ^ seconds ^ slower.to_bits());
     let scale = seconds as f64 / 150.0;
