@@ -151,6 +151,12 @@ fn color((owners, stand_ins): (u32, u32), most_owners: u32) -> String {
     format!("{}{paler}", if stand_ins == 0 { "own" } else { "help" })
 }
 
+/// Short enough to be written into a part; what is not all is not said as 100. The rest is told when it is pointed at.
+fn whole_percent(share: f64) -> String {
+    let percent = (share * 100.0).round();
+    format!("{} %", if share < 1.0 { percent.min(99.0) } else { percent })
+}
+
 fn bar(all: &[&Receipts], total: u64, kinds: &[(u32, u32)], most_owners: u32) -> Markup {
     let mut from = 0.0;
     let mut parts = Vec::new();
@@ -175,7 +181,7 @@ fn bar(all: &[&Receipts], total: u64, kinds: &[(u32, u32)], most_owners: u32) ->
                 @if *share >= WRITTEN_SHARE {
                     @let middle = format!("{:.3}%", (from + share / 2.0) * 100.0);
                     text class={ "in-bar on-" (color(*kind, most_owners)) } x=(middle) y="15.5" {
-                        (words::percent(*share))
+                        (whole_percent(*share))
                     }
                 }
             }
