@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 pub mod cluster;
+pub mod report;
 pub mod results;
 
 /// What the command line may say: `--json`, `--rounds N`, `--only TEXT`.
