@@ -671,17 +671,26 @@ impl Replica {
         let mut mask = Mask::default();
         let mut next = Component::Register as u8;
         let end = after_components(&prefix);
-        loop {
-            let from = component_start(&prefix, next);
-            let mut found = None;
-            turn.scan(Space::Rows, &from, &end, &mut |at, _| {
-                found = at.get(prefix.len()).copied();
-                false
+        // Most objects are small, and a step of a walk costs less than the beginning of another one.
+        let mut ended = false;
+        while !ended {
+            let (mut steps, mut unknown) = (0, false);
+            ended = true;
+            turn.scan(Space::Rows, &component_start(&prefix, next), &end, &mut |at, _| {
+                steps += 1;
+                let component = at.get(prefix.len()).copied().and_then(Component::from_byte);
+                let Some(component) = component else {
+                    unknown = true;
+                    return false;
+                };
+                mask.add(component);
+                next = component as u8 + 1;
+                ended = steps < SMALL_ROWS;
+                ended
             })?;
-            let Some(component) = found else { break };
-            let Some(component) = Component::from_byte(component) else { return Err(corrupt("a row key")) };
-            mask.add(component);
-            next = component as u8 + 1;
+            if unknown {
+                return Err(corrupt("a row key"));
+            }
         }
         self.kinds.remember(key, mask);
         Ok(mask)
