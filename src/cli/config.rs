@@ -112,6 +112,7 @@ fn read<'a>(reader: &mut Reader<'a>, root: &Section<'a>, base: &Path) -> Option<
     config.scrub_interval_ms = reader.or(root, "scrub_interval", time_ms(0, 365 * DAY_MS), config.scrub_interval_ms);
     config.horizon_ms = reader.or(root, "horizon", time_ms(0, 3_650 * DAY_MS), config.horizon_ms);
     config.sync_bytes_per_second = reader.or(root, "sync_rate", size(0, 1 << 40), config.sync_bytes_per_second);
+    config.allow_faults = reader.or(root, "allow_faults", switch(), config.allow_faults);
     read_doors(reader, root, &mut config);
     read_limits(reader, root, &mut config);
     read_consistency(reader, root, &mut config);
@@ -230,6 +231,11 @@ fn count(least: u64, most: u64) -> super::settings::Kind<u64> {
 /// Allowed, and yet worth a word.
 fn doubts(config: &NodeConfig) -> Vec<String> {
     let mut doubts = Vec::new();
+    if config.allow_faults {
+        doubts.push(
+            "allow_faults = true: EVERY CLIENT MAY CUT OFF, STOP, KILL AND WIPE THIS NODE (`tidewater faults`); not for production".into(),
+        );
+    }
     if !config.resp.passwords.is_empty() && !config.resp.tls && !config.resp.listen.ip().is_loopback() {
         doubts.push("resp.passwords travel in the clear: set resp.tls = true, or keep the network private".into());
     }

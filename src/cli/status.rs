@@ -340,6 +340,7 @@ mod tests {
             held: None,
             store_bytes: 2048,
             fenced: None,
+            faults: None,
             peers: Vec::new(),
             counters: BTreeMap::new(),
         }

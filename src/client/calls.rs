@@ -227,6 +227,17 @@ impl Calls {
         question: impl Fn(u64) -> ClientMessage,
         timeout: Duration,
     ) -> Result<ServerMessage, ClientError> {
+        self.ask_node_times(node, question, 2, timeout).await
+    }
+
+    /// As [`ask_node`](Self::ask_node). With one try nothing is asked twice: when no answer came, it may have been done.
+    pub async fn ask_node_times(
+        self: &Arc<Self>,
+        node: NodeId,
+        question: impl Fn(u64) -> ClientMessage,
+        tries: u32,
+        timeout: Duration,
+    ) -> Result<ServerMessage, ClientError> {
         let map = self.map();
         let member = map.member(node).ok_or_else(|| unknown(&map, &node.to_string()))?;
         let began = entropy::instant();
@@ -238,9 +249,9 @@ impl Calls {
                 Ok(message) => return Ok(message),
                 Err(miss) => miss,
             };
-            if attempts >= 2 || !last.sent {
+            if attempts >= tries || !last.sent {
                 let waited_ms = (entropy::instant() - began).as_millis() as u64;
-                let outcome = Outcome::NotApplied;
+                let outcome = if last.sent && tries == 1 { Outcome::Unknown } else { Outcome::NotApplied };
                 return Err(ClientError::NoAnswer { last: last.last, waited_ms, outcome, op_id: None, attempts });
             }
         }
@@ -541,6 +552,7 @@ pub(crate) fn unexpected(wanted: &'static str, got: &ServerMessage) -> ClientErr
         ServerMessage::Status { .. } => "a status",
         ServerMessage::Explained { .. } => "an explanation",
         ServerMessage::Layout { .. } => "a layout",
+        ServerMessage::Fault { .. } => "a state of faults",
     };
     ClientError::UnexpectedReply { wanted, got: kind.into() }
 }

@@ -140,7 +140,8 @@ fn ticket(message: &ServerMessage) -> u64 {
         | ServerMessage::Where { ticket, .. }
         | ServerMessage::Status { ticket, .. }
         | ServerMessage::Explained { ticket, .. }
-        | ServerMessage::Layout { ticket, .. } => *ticket,
+        | ServerMessage::Layout { ticket, .. }
+        | ServerMessage::Fault { ticket, .. } => *ticket,
     }
 }
 

@@ -45,11 +45,13 @@ use crate::data::consistency::Consistency;
 use crate::data::decimal::Decimal;
 use crate::data::id::{NodeId, OpId, Partition};
 use crate::data::op::{
-    Condition, DeadlineCondition, Key, Kind, Op, Reply, Request, ScanPage, ScanRequest, SetExpiry, Whereabouts,
+    Condition, DeadlineCondition, Key, Kind, Op, Reply, Request, RequestError, ScanPage, ScanRequest, SetExpiry,
+    Whereabouts,
 };
 use crate::net::entropy;
 use crate::ring::layout::{Layout, Member};
 use crate::wire::client::{ClientMessage, ServerMessage};
+use crate::wire::fault::{FaultOrder, FaultStatus};
 use crate::wire::status::{KeyStatus, NodeStatus};
 
 /// A handle to a cluster. Clones are cheap and share links, layout and retry budget; [`with`](Client::with),
@@ -400,16 +402,26 @@ impl Client {
         }
     }
 
+    /// Has one node suffer a fault, or heals it; the node must have been started with `allow_faults`. Gives all faults that are on there
+    /// then. For [`FaultOrder::Kill`], [`FaultOrder::Wipe`] and [`FaultOrder::Pause`] the answer comes a moment before; these are not tried
+    /// again when there is none, and the error says whether they may have happened.
+    pub async fn fault(&self, node: NodeId, order: FaultOrder) -> Result<FaultStatus, ClientError> {
+        let tries = if order.is_repeatable() { 2 } else { 1 };
+        let question = |ticket| ClientMessage::Fault { ticket, order: order.clone() };
+        match self.calls.ask_node_times(node, question, tries, self.choices.timeout).await? {
+            ServerMessage::Fault { status: Ok(status), .. } => Ok(*status),
+            ServerMessage::Fault { status: Err(error), .. } => Err(refused(error)),
+            other => Err(calls::unexpected("a state of faults", &other)),
+        }
+    }
+
     /// What one node knows of a key.
     pub async fn explain(&self, node: NodeId, key: impl Into<Bytes>) -> Result<KeyStatus, ClientError> {
         let key = Key::new(key.into());
         let question = |ticket| ClientMessage::Explain { ticket, key: key.clone() };
         match self.calls.ask_node(node, question, self.choices.timeout).await? {
             ServerMessage::Explained { known: Ok(known), .. } => Ok(*known),
-            ServerMessage::Explained { known: Err(error), .. } => {
-                let outcome = error.outcome();
-                Err(ClientError::Refused { error, outcome, op_id: None, receipt: Box::default(), attempts: 1 })
-            }
+            ServerMessage::Explained { known: Err(error), .. } => Err(refused(error)),
             other => Err(calls::unexpected("an explanation", &other)),
         }
     }
@@ -463,6 +475,12 @@ impl Scan {
     pub fn progress(&self) -> (u16, u16) {
         (self.partition, self.partitions)
     }
+}
+
+/// A question that is no request was refused.
+fn refused(error: RequestError) -> ClientError {
+    let outcome = error.outcome();
+    ClientError::Refused { error, outcome, op_id: None, receipt: Box::default(), attempts: 1 }
 }
 
 fn copy(bytes: impl AsRef<[u8]>) -> Bytes {

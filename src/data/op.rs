@@ -291,6 +291,9 @@ pub enum RequestError {
     /// A bug or a peer of another version, told rather than hidden.
     #[error("protocol error: {0}")]
     Protocol(String),
+    /// A fault was ordered that the node does not take, or cannot make.
+    #[error("no fault was made: {0}")]
+    FaultRefused(String),
 }
 
 fn unavailable(needed: u8, reachable: u8, missing: &[String]) -> String {

@@ -1,6 +1,7 @@
 //! The only clock and the only entropy. Everything else is told the time and handed its random bits.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rand::TryRng;
@@ -15,10 +16,19 @@ pub fn mono_us() -> u64 {
     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// How far the wall clock is off on purpose (`host::faults`). Of the process, as the clock is.
+static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
+
+/// Puts the wall clock this far from the machine's, until it is put elsewhere; 0: right.
+pub(super) fn set_wall_offset_ms(offset_ms: i64) {
+    OFFSET_MS.store(offset_ms, Ordering::Relaxed);
+}
+
 /// Milliseconds since 1970 as this machine believes; may jump both ways. A clock before 1970 reads 0.
 pub fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    ms.saturating_add_signed(OFFSET_MS.load(Ordering::Relaxed))
 }
 
 /// Both clocks at this moment.

@@ -13,6 +13,7 @@ use crate::host::lane::{Common, LaneInput, LaneSender, ReplyTo, ScanReplyTo};
 use crate::node::shard::ShardStatus;
 use crate::ring::view::View;
 use crate::storage::Storage;
+use crate::wire::fault::{FaultOrder, FaultStatus};
 use crate::wire::status::{AbsenceStatus, KeyStatus, NodeStatus, PeerStatus};
 
 /// A node, as its doors see it. Cheap to clone.
@@ -200,6 +201,17 @@ impl Handle {
         })
     }
 
+    /// Suffers a fault, or heals it, where that is allowed.
+    pub(super) async fn fault(&self, order: FaultOrder) -> Result<FaultStatus, RequestError> {
+        match &self.inner.common.faults {
+            Some(faults) => faults.take(order, &self.view()).await,
+            None => Err(RequestError::FaultRefused(format!(
+                "{} takes no such orders: start it with --allow-faults, or allow_faults = true in its settings",
+                self.name()
+            ))),
+        }
+    }
+
     /// This node's account of itself. Asks every lane.
     pub async fn status(&self) -> NodeStatus {
         let mut sum = ShardStatus::default();
@@ -274,6 +286,7 @@ impl Handle {
             held: sum.held,
             store_bytes: common.store.size_bytes(),
             fenced: common.store.fenced().or(sum.fenced_out.map(String::from)),
+            faults: common.faults.as_ref().map(|faults| faults.status(&view)),
             peers: view
                 .peers_of(me)
                 .map(|member| PeerStatus {

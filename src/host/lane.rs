@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::data::id::NodeId;
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::host::clock;
+use crate::host::faults::Faults;
 use crate::host::native::TrafficCounts;
 use crate::host::peers::Peers;
 use crate::net::link::Link;
@@ -98,6 +99,8 @@ pub struct Common {
     pub name: String,
     pub store: Arc<Fenced<SharedStorage>>,
     pub peers: Peers,
+    /// `None`: it takes no orders for faults.
+    pub faults: Option<Arc<Faults>>,
     pub traffic: Arc<TrafficCounts>,
     /// Something was committed without fsync since the last one.
     pub unsynced: AtomicBool,

@@ -10,6 +10,7 @@
 
 pub mod breaker;
 pub mod clock;
+pub mod faults;
 pub mod gossip;
 pub mod handle;
 pub mod lane;
@@ -28,6 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::data::id::{Incarnation, StoreId};
 use crate::net::endpoint::{Endpoint, NetError};
+use crate::net::fault::FaultControl;
 use crate::net::link::CloseCode;
 use crate::net::options::NetOptions;
 use crate::net::tls::{Identity, TlsError};
@@ -36,8 +38,10 @@ use crate::node::replica::Turn;
 use crate::node::shard::Shard;
 use crate::node::turn::ShardOptions;
 use crate::ring::view::View;
+use crate::storage::wipe::{self, Wiped};
 use crate::storage::{Batch, DataFolder, Fenced, FolderError, SharedStorage, Space, Storage, StoreError};
 
+use faults::Faults;
 use gossip::GossipInput;
 use handle::Handle;
 use lane::{Common, LaneInput};
@@ -84,6 +88,11 @@ impl Host {
             return Err(HostError::Config(format!("{}: {}", fault.field, fault.message)));
         }
         let me = config.id();
+        match wipe::settle(&config.data, &config.name, &config.cluster, config.allow_faults)? {
+            Wiped::Nothing => {}
+            Wiped::All => tracing::warn!("the store has been wiped, as was ordered"),
+            Wiped::Refused => tracing::warn!("the store was to be wiped, but faults are not allowed: it is kept"),
+        }
         let (folder, start) = DataFolder::open(&config.data, &config.name, &config.cluster)?;
         let incarnation = start.clean.unwrap_or_else(|| Incarnation(clock::random_u64()));
         tracing::info!(
@@ -103,7 +112,11 @@ impl Host {
         let store = Arc::new(Fenced::new(engine));
         let store_id = store_id(&*store)?;
         let net = NetOptions::for_frames(config.quic.frame_bytes_max as usize);
-        let endpoint = Endpoint::bind(config.quic.listen, identity, net)?;
+        let control = config.allow_faults.then(|| FaultControl::new(clock::random_u64()));
+        let endpoint = match &control {
+            Some(control) => Endpoint::bind_with_faults(config.quic.listen, identity, net, control.clone())?,
+            None => Endpoint::bind(config.quic.listen, identity, net)?,
+        };
         let (gossip_sender, gossip_inputs) = gossip::channel();
         let traffic = Arc::new(TrafficCounts::default());
         let frame_bytes_max = config.quic.frame_bytes_max as usize;
@@ -113,6 +126,7 @@ impl Host {
             name: config.name.clone(),
             store: store.clone(),
             peers: peers.clone(),
+            faults: control.map(|control| Faults::start(config, control, peers.clone())),
             traffic,
             unsynced: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),

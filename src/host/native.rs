@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::data::id::NodeId;
+use crate::host::faults;
 use crate::host::gossip::{GossipInput, GossipSender};
 use crate::host::handle::{Handle, WeakHandle};
 use crate::host::lane::{LaneInput, ReplyTo, ScanReplyTo, say};
@@ -87,6 +88,17 @@ impl Reception {
                 self.runtime.spawn(async move {
                     let known = handle.explain(key).await.map(Box::new);
                     say(&link, &ServerMessage::Explained { ticket, known });
+                });
+            }
+            ClientMessage::Fault { ticket, order } => {
+                let (handle, link) = (handle.clone(), link.clone());
+                self.runtime.spawn(async move {
+                    let status = handle.fault(order).await.map(Box::new);
+                    let doom = status.as_ref().ok().and_then(|status| status.soon);
+                    say(&link, &ServerMessage::Fault { ticket, status });
+                    if let Some(doom) = doom {
+                        faults::meet(doom, &link).await;
+                    }
                 });
             }
             ClientMessage::Layout { ticket } => {

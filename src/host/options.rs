@@ -44,6 +44,8 @@ pub struct NodeConfig {
     pub horizon_ms: u64,
     /// How fast the rows of full syncs may come in, in bytes a second; 0: as fast as they can. Default 64 MiB.
     pub sync_bytes_per_second: u64,
+    /// Take orders to cut this node off, stop, kill or wipe it (`host::faults`), from any client. Default false.
+    pub allow_faults: bool,
     pub quic: QuicConfig,
     pub resp: RespConfig,
     pub http: HttpConfig,
@@ -158,6 +160,7 @@ impl NodeConfig {
             scrub_interval_ms: 86_400_000,
             horizon_ms: 604_800_000,
             sync_bytes_per_second: 64 << 20,
+            allow_faults: false,
             quic: QuicConfig { listen: listen(|member| &member.quic), frame_bytes_max: 16 << 20 },
             resp: RespConfig {
                 listen: listen(|member| &member.resp),

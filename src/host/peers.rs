@@ -15,6 +15,7 @@
 //! at once and is not kept for later: by then it would be late.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::Duration;
@@ -264,6 +265,13 @@ impl Peers {
     /// Whether there is a link to this member now.
     pub fn connected(&self, node: NodeId) -> bool {
         self.0.peer(node).is_some_and(|peer| peer.current().is_some())
+    }
+
+    /// Where this member is on the links to it: usually where it listens, since a node dials from the socket on which it listens.
+    pub fn remotes(&self, node: NodeId) -> Vec<SocketAddr> {
+        let Some(peer) = self.0.peer(node) else { return Vec::new() };
+        let links = hold(&peer.links);
+        [&links.dialled, &links.accepted].into_iter().flatten().map(Link::remote).collect()
     }
 
     /// SWIM has seen this member back: dial at once, and believe in it again.

@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::timeout;
 
+use super::fault::{FaultControl, FaultSocket};
 use super::link::{CloseCode, Link, Sink, WELCOME};
 use super::options::NetOptions;
 use super::socket::{self, Segmented};
@@ -98,7 +99,20 @@ impl Endpoint {
         Self::bind_with_socket(socket, identity, options)
     }
 
-    /// Listens on a socket of the caller's making: this is how tests inject faults.
+    /// As [`bind`](Self::bind), on a socket that loses, delays and cuts off as `control` says.
+    pub fn bind_with_faults(
+        addr: SocketAddr,
+        identity: Identity,
+        options: NetOptions,
+        control: Arc<FaultControl>,
+    ) -> Result<Self, NetError> {
+        let socket = UdpSocket::bind(addr).map_err(|source| NetError::Bind { addr, source })?;
+        let socket = FaultSocket::wrap(socket, options.socket_buffer_bytes, control)
+            .map_err(|source| NetError::Socket { source })?;
+        Self::bind_with_socket(socket, identity, options)
+    }
+
+    /// Listens on a socket of the caller's making.
     pub fn bind_with_socket(
         socket: Arc<dyn AsyncUdpSocket>,
         identity: Identity,

@@ -1,8 +1,8 @@
 //! A UDP socket that misbehaves on demand, under real QUIC: loss, duplication, delay, cuts in either direction, per peer.
 //!
-//! Always compiled, never reachable except through [`Endpoint::bind_with_socket`](super::endpoint::Endpoint::bind_with_socket): no
-//! setting turns it on. While no rule is set it passes everything through, batches and all; while one is, packets go one by one, so
-//! nothing measured then says anything about speed.
+//! A node has one only if it was started with `allow_faults`; without that setting no order can come here. While no rule is set it
+//! passes everything through, batches and all. While one is, packets to the peers that have a rule go one by one; all others are as
+//! fast as before but for a look at the rules.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
@@ -18,6 +18,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::socket;
 use crate::data::id::mix64;
+pub use crate::wire::fault::FaultCounts;
 
 /// Delayed packets under way at one moment; more are lost, as in a router.
 const DELAYED_MAX: usize = 4096;
@@ -37,17 +38,6 @@ pub struct Rule {
     pub delay_us: u32,
     /// Added to the delay, between 0 and this: it is what reorders packets.
     pub jitter_us: u32,
-}
-
-/// Counted since the start.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub struct FaultCounts {
-    pub lost: u64,
-    pub duplicated: u64,
-    pub delayed: u64,
-    pub cut: u64,
-    /// Lost because too many were delayed already, or because the kernel had no room.
-    pub overflowed: u64,
 }
 
 /// The levers. Shared: whoever holds it changes the rules of a running socket.
@@ -96,6 +86,12 @@ impl FaultControl {
         self.change(|rules| {
             rules.peers.insert(plain(peer), rule);
         });
+    }
+
+    /// Just these peers have rules of their own from now on; all at once, so that no packet meets half of it.
+    pub fn set_peers(&self, peers: impl IntoIterator<Item = (SocketAddr, Rule)>) {
+        let peers = peers.into_iter().map(|(peer, rule)| (plain(peer), rule)).collect();
+        self.change(|rules| rules.peers = peers);
     }
 
     /// The network is well again.
@@ -197,6 +193,9 @@ impl AsyncUdpSocket for FaultSocket {
             return self.inner.try_send(transmit);
         }
         let rule = self.control.rule(transmit.destination);
+        if rule == Rule::default() {
+            return self.inner.try_send(transmit);
+        }
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         for contents in transmit.contents.chunks(segment) {
             if rule.cut_out {
@@ -249,7 +248,7 @@ impl AsyncUdpSocket for FaultSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        if self.control.active() { 1 } else { self.inner.max_transmit_segments() }
+        self.inner.max_transmit_segments()
     }
 
     fn max_receive_segments(&self) -> usize {

@@ -5,7 +5,7 @@
 //!        |                      |                                                ^
 //!   [endpoint] ---> [link]  3 bounded queues -> one writer ==3 streams==> 3 readers, frames cut from large reads
 //!        |                                     datagrams <-------------> Sink::on_datagram
-//!    [socket]  <- [fault]  loss, delay, cuts: a foreign UDP socket, in tests
+//!    [socket]  <- [fault]  loss, delay, cuts: a foreign UDP socket, in tests and where `allow_faults` is set
 //! ```
 //!
 //! One endpoint per process dials and accepts on one UDP socket. A link carries, each way, one long-lived unidirectional stream per

@@ -5,6 +5,7 @@
 //!   lock             held (flock) while a process uses the folder; says which         kept
 //!   clean            incarnation and circumstances of an orderly shutdown             written last, removed first
 //!   store/           the engine's files
+//!   wipe             only where faults are allowed: the next start loses the store (`wipe.rs`)
 //! ```
 //!
 //! # When an incarnation may be resumed
@@ -33,21 +34,22 @@ use std::time::UNIX_EPOCH;
 
 use thiserror::Error;
 
+use super::wipe::WIPE;
 use crate::data::id::{Incarnation, hash64};
 
 /// The layout of folder and store that this program writes, and the newest that it reads.
 pub const FORMAT: u64 = 1;
 
-const MARKER: &str = "tidewater.toml";
-const MARKER_NEW: &str = "tidewater.toml.new";
+pub(super) const MARKER: &str = "tidewater.toml";
+pub(super) const MARKER_NEW: &str = "tidewater.toml.new";
 const LOCK: &str = "lock";
-const CLEAN: &str = "clean";
-const CLEAN_NEW: &str = "clean.new";
-const STORE: &str = "store";
+pub(super) const CLEAN: &str = "clean";
+pub(super) const CLEAN_NEW: &str = "clean.new";
+pub(super) const STORE: &str = "store";
 
-/// What may lie in a folder that becomes ours: what a first start leaves that was cut short, what a file system puts at its
-/// root, and what people keep beside the data.
-const HARMLESS: [&str; 5] = [LOCK, MARKER_NEW, "lost+found", "node.toml", "node.log"];
+/// What may lie in a folder that becomes ours: what a first start leaves that was cut short, what is left of a node that was killed
+/// and whose store was wiped, what a file system puts at its root, and what people keep beside the data.
+const HARMLESS: [&str; 8] = [LOCK, MARKER_NEW, WIPE, "node.pid", "node.pid.new", "lost+found", "node.toml", "node.log"];
 
 /// A data folder, held by this process until it is dropped.
 #[derive(Debug)]
@@ -265,7 +267,7 @@ fn refuse_foreign(path: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
-fn take_lock(folder: &Path) -> Result<File, FolderError> {
+pub(super) fn take_lock(folder: &Path) -> Result<File, FolderError> {
     let path = folder.join(LOCK);
     let failed = |error: io::Error| failed("locking", &path, &error);
     let mut file = OpenOptions::new()
@@ -297,7 +299,7 @@ fn take_lock(folder: &Path) -> Result<File, FolderError> {
 }
 
 /// The number of starts so far, `None` if the folder is new; an error if it is not this node's.
-fn read_marker(folder: &Path, node_name: &str, cluster_name: &str) -> Result<Option<u64>, FolderError> {
+pub(super) fn read_marker(folder: &Path, node_name: &str, cluster_name: &str) -> Result<Option<u64>, FolderError> {
     let path = folder.join(MARKER);
     let found = match File::open(&path).and_then(|file| read_bounded(&file)) {
         Ok(found) => found,
@@ -374,7 +376,7 @@ fn read_bounded(file: &File) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
 }
 
-fn remove_if_there(path: &Path) -> Result<(), FolderError> {
+pub(super) fn remove_if_there(path: &Path) -> Result<(), FolderError> {
     match fs::remove_file(path) {
         Ok(()) => sync_folder(path.parent().expect("a file of the folder has the folder as its parent")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -383,7 +385,7 @@ fn remove_if_there(path: &Path) -> Result<(), FolderError> {
 }
 
 /// Makes names that were added, changed or removed in a folder durable.
-fn sync_folder(path: &Path) -> Result<(), FolderError> {
+pub(super) fn sync_folder(path: &Path) -> Result<(), FolderError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| failed("syncing", path, &error))
 }
 
@@ -395,6 +397,6 @@ fn check_name(what: &'static str, name: &str) -> Result<(), FolderError> {
     Ok(())
 }
 
-fn failed(doing: &'static str, path: &Path, error: &io::Error) -> FolderError {
+pub(super) fn failed(doing: &'static str, path: &Path, error: &io::Error) -> FolderError {
     FolderError::Io { doing, path: path.to_owned(), message: error.to_string() }
 }

@@ -15,7 +15,7 @@
 //! - `overlay`: a turn reads its own writes before they are committed.
 //! - `fence`: after the first error a store answers nothing but that error.
 //! - `memory`, `rocks`: the engines. One suite (`tests/suites`) proves them the same. `torn_log` stands before RocksDB's replay.
-//! - `folder`: whose data folder this is, who holds it, and whether the last shutdown was clean.
+//! - `folder`: whose data folder this is, who holds it, and whether the last shutdown was clean. `wipe`: losing the store on purpose.
 //!
 //! It knows bytes and their order only: what a row means, how a key is built and when something may be dropped is decided in
 //! `node`. It trusts that one process holds the folder (the lock sees to it) and that lanes write to disjoint ranges of keys:
@@ -30,6 +30,7 @@ mod overlay;
 mod rocks;
 #[cfg(feature = "rocks")]
 mod torn_log;
+pub mod wipe;
 
 pub use contract::{Batch, MAX_BATCH_BYTES, Op, SharedStorage, Space, Storage, StoreError, prefix_end};
 pub use fence::Fenced;

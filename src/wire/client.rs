@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest, Whereabouts};
 use crate::ring::layout::Layout;
+use crate::wire::fault::{FaultOrder, FaultStatus};
 use crate::wire::status::{KeyStatus, NodeStatus};
 
 /// Client to node. `ticket` is the client's, unique among its requests under way on this link.
@@ -37,6 +38,11 @@ pub enum ClientMessage {
     Layout {
         ticket: u64,
     },
+    /// Suffer this, if faults are allowed here.
+    Fault {
+        ticket: u64,
+        order: FaultOrder,
+    },
 }
 
 /// Node to client.
@@ -67,5 +73,10 @@ pub enum ServerMessage {
         ticket: u64,
         layout: Layout,
         up: Vec<bool>,
+    },
+    /// Every fault that is on now; or why nothing was changed.
+    Fault {
+        ticket: u64,
+        status: Result<Box<FaultStatus>, RequestError>,
     },
 }

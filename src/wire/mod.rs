@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod codec;
+pub mod fault;
 pub mod frame;
 pub mod message;
 pub mod packed_log;

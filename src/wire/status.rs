@@ -8,6 +8,7 @@ use crate::data::context::Context;
 use crate::data::id::{Dot, Incarnation, NodeId, Partition};
 use crate::data::path::Path;
 use crate::data::row::Row;
+use crate::wire::fault::FaultStatus;
 
 /// One node's account of itself and of its peers as it sees them.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -41,6 +42,8 @@ pub struct NodeStatus {
     pub store_bytes: u64,
     /// Why the store is fenced, when it is.
     pub fenced: Option<String>,
+    /// Faults made on purpose; `None`: the node takes no orders for any.
+    pub faults: Option<FaultStatus>,
     pub peers: Vec<PeerStatus>,
     /// Plain counters since start, by name (`requests_total`, `read_repairs_total`, ...).
     pub counters: BTreeMap<String, u64>,

@@ -44,6 +44,9 @@ fn status_json(status: &NodeStatus) -> Value {
     for (at, peer) in status.peers.iter().enumerate() {
         page["peers"][at]["node"] = peer.node.to_string().into();
     }
+    for (at, fault) in status.faults.iter().flat_map(|faults| &faults.network).enumerate() {
+        page["faults"]["network"][at]["peer"] = fault.peer.to_string().into();
+    }
     page
 }
 

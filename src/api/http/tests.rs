@@ -88,6 +88,7 @@ fn status() -> NodeStatus {
         held: None,
         store_bytes: 1 << 40,
         fenced: None,
+        faults: None,
         peers: vec![peer("n2", true, true), peer("n3", false, true)],
         counters: counts(&[("reads_total", 12), ("writes_total", 0), ("syncs_under_way", 1)]),
     }

@@ -63,6 +63,7 @@ pub fn of(error: &RequestError) -> Refusal {
         | RequestError::KeyTooLarge { .. }
         | RequestError::ValueTooLarge { .. }
         | RequestError::BadConsistency(_)
+        | RequestError::FaultRefused(_)
         | RequestError::Protocol(_) => "ERR",
     };
     match error.outcome() {
