@@ -64,6 +64,9 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Run the real node code in a simulated world that tries to break it
     Sim(SimArgs),
+    /// Load a cluster, hurt it, check every answer (`tidewater bench --help`)
+    #[command(disable_help_flag = true)]
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -816,6 +819,13 @@ Examples:
   tidewater completions bash > ~/.local/share/bash-completion/completions/tidewater
   tidewater completions zsh > \"${fpath[1]}/_tidewater\"
   tidewater completions fish > ~/.config/fish/completions/tidewater.fish")]
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// For tidewater-bench, as they are
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
+}
+
 pub struct CompletionsArgs {
     #[arg(value_enum, value_name = "SHELL")]
     pub shell: Shell,

@@ -25,6 +25,9 @@ pub async fn look<T: Target>(worker: &mut Worker<T>, step: u32) {
     let written: Vec<u32> = mine.filter(|key| world.ledger.is_written(*key)).collect();
     let mut answers = Vec::new();
     for keys in written.chunks(BATCH) {
+        if world.is_stopped() {
+            return;
+        }
         let mut calls: Vec<Call> = keys.iter().flat_map(|key| calls_of(&world, *key)).collect();
         worker.recorder().tally.check.keys_read_at_end += keys.len() as u64;
         for tried in 1.. {
@@ -77,8 +80,7 @@ fn judge(world: &World, call: &Call, told: &Told, tally: &mut Tally) {
         Told::Siblings(each, _) => {
             let register = ledger.register(call.value.item);
             let newest = each.iter().filter_map(|seen| sequence(*seen)).max();
-            let wrong =
-                if each.contains(&Seen::Foreign) { Some(Wrong::Invented) } else { register.judge_last(newest) };
+            let wrong = if each.contains(&Seen::Foreign) { Some(Wrong::Invented) } else { register.judge_last(newest) };
             (wrong, if wrong.is_some() { register.told() } else { String::new() })
         }
         Told::Sum(sum) => {
@@ -120,7 +122,7 @@ fn unread(call: &Call, refusal: &Refusal, tally: &mut Tally) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::atomic::{AtomicU32, AtomicU64};
+    use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
     use std::sync::{Arc, Mutex};
     use std::time::Instant;
 
@@ -144,9 +146,7 @@ mod tests {
             for call in calls {
                 let held = self.values.entry(call.key.as_bytes().to_vec()).or_default();
                 let told = match call.verb {
-                    Verb::Get => {
-                        Told::Value(held.last().map_or(Seen::Nothing, |sequence| Seen::Sequence(*sequence)))
-                    }
+                    Verb::Get => Told::Value(held.last().map_or(Seen::Nothing, |sequence| Seen::Sequence(*sequence))),
                     Verb::GetCounter => Told::Sum(held.len() as i64),
                     _ => {
                         self.writes += 1;
@@ -187,6 +187,7 @@ mod tests {
             faults_on: AtomicU32::new(0),
             faults_changed: AtomicU32::new(0),
             faults_text: Mutex::new(String::new()),
+            stopped: AtomicBool::new(false),
         });
         let recorder = Arc::new(Mutex::new(Recorder::default()));
         let mut worker = Worker::new(world, target, 0, recorder.clone());

@@ -106,7 +106,8 @@ impl Ledger {
             Model::Counters => self.counter(key).is_written(),
             Model::Sets => self.members(key).is_written(),
             Model::Maps => {
-                self.counter(key).is_written() || (0..FIELDS).any(|field| self.register(key * FIELDS + field).is_written())
+                self.counter(key).is_written()
+                    || (0..FIELDS).any(|field| self.register(key * FIELDS + field).is_written())
             }
         }
     }

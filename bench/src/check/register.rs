@@ -10,7 +10,10 @@ const UNSURE_MAX: usize = 16;
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    Acknowledged { at_us: u64, stand_ins: bool },
+    Acknowledged {
+        at_us: u64,
+        stand_ins: bool,
+    },
     /// Nothing happened, it was said.
     Refused,
     Unknown,
@@ -97,11 +100,7 @@ impl Register {
     }
 
     pub fn before(&self) -> Before {
-        Before {
-            acknowledged: u64::from(self.acknowledged),
-            at_us: self.acknowledged_at_us,
-            stand_ins: self.stand_ins,
-        }
+        Before { acknowledged: u64::from(self.acknowledged), at_us: self.acknowledged_at_us, stand_ins: self.stand_ins }
     }
 
     /// A read that began at `before` brought this sequence number; `None`: nothing.

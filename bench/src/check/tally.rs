@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn reads_fall_into_the_bucket_of_their_age() {
         let mut tally = Tally::default();
-        let ages = [(0, 0), (999, 0), (1_000, 1), (1_999, 1), (2_000, 2), (65_535_999, 16), (65_536_000, 17), (u64::MAX, 17)];
+        let ages =
+            [(0, 0), (999, 0), (1_000, 1), (1_999, 1), (2_000, 2), (65_535_999, 16), (65_536_000, 17), (u64::MAX, 17)];
         for (age, at) in ages {
             assert_eq!(bucket_of(age), at, "{age}");
         }

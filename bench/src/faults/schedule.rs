@@ -34,14 +34,31 @@ const ACTIONS: &str = "partition, cut, delay, loss, duplicate, reorder, pause, k
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Between each side and all others, both ways.
-    Network { sides: Vec<Vec<String>>, effect: Effect },
+    Network {
+        sides: Vec<Vec<String>>,
+        effect: Effect,
+    },
     /// What `from` sends to `to`.
-    OneWay { from: Vec<String>, to: Vec<String> },
-    Pause { nodes: Vec<String> },
-    Kill { nodes: Vec<String> },
-    Wipe { nodes: Vec<String> },
-    Restart { nodes: Vec<String> },
-    Clock { nodes: Vec<String>, offset_ms: i64 },
+    OneWay {
+        from: Vec<String>,
+        to: Vec<String>,
+    },
+    Pause {
+        nodes: Vec<String>,
+    },
+    Kill {
+        nodes: Vec<String>,
+    },
+    Wipe {
+        nodes: Vec<String>,
+    },
+    Restart {
+        nodes: Vec<String>,
+    },
+    Clock {
+        nodes: Vec<String>,
+        offset_ms: i64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -132,10 +149,9 @@ pub fn parse(text: &str) -> Result<Schedule, ScheduleError> {
         match words.peek() {
             None => {}
             Some("with") => {
-                words.next();
-                while let Some(word) = words.next() {
-                    schedule.options.push(word.to_owned());
-                }
+                let rest = line.trim_start().trim_start_matches("with");
+                let options = shlex::split(rest).ok_or_else(|| words.here("a quotation mark is not closed"))?;
+                schedule.options.extend(options);
             }
             Some("at") => schedule.faults.push(fault(words)?),
             Some(other) => {
@@ -215,7 +231,9 @@ fn fault(mut words: Words) -> Result<Fault, ScheduleError> {
     let text = words.since(begins);
     let lasts = match words.peek() {
         Some("for") if matches!(action, Action::Restart { .. }) => {
-            return Err(words.here("a restart takes as long as it takes: use `kill n1 for 20s` for a node that is away"));
+            return Err(
+                words.here("a restart takes as long as it takes: use `kill n1 for 20s` for a node that is away")
+            );
         }
         Some("for") => {
             words.next();
@@ -448,13 +466,20 @@ mod tests {
 
     #[test]
     fn a_scenario_is_lines_in_any_order() {
-        let text = "# two faults\nwith --workload counter --keys 10\n\nat 20s kill n2 for 5s\nat 10s pause n1 for 30s\n";
+        let text =
+            "# two faults\nwith --workload counter --keys 10\n\nat 20s kill n2 for 5s\nat 10s pause n1 for 30s\n";
         let schedule = parse(text).expect("a scenario");
         assert_eq!(schedule.options, ["--workload", "counter", "--keys", "10"]);
-        assert_eq!(schedule.faults.iter().map(|fault| fault.text.as_str()).collect::<Vec<_>>(), ["pause n1", "kill n2"]);
+        assert_eq!(
+            schedule.faults.iter().map(|fault| fault.text.as_str()).collect::<Vec<_>>(),
+            ["pause n1", "kill n2"]
+        );
         assert_eq!(schedule.ends().as_secs(), 40);
         assert!(schedule.check(&names(&["n1", "n2"])).is_ok());
-        assert_eq!(schedule.check(&names(&["n1", "n3"])).expect_err("n2"), "'kill n2': there is no node n2; there are n1, n3");
+        assert_eq!(
+            schedule.check(&names(&["n1", "n3"])).expect_err("n2"),
+            "'kill n2': there is no node n2; there are n1, n3"
+        );
         assert_eq!(parse("").expect("nothing"), Schedule::default());
     }
 
@@ -483,6 +508,7 @@ mod tests {
             ("at 10s clock n1 +2days", (1, 17), "up to a day"),
             ("at 10s restart n1 for 5s", (1, 19), "kill n1 for 20s"),
             ("at 10weeks kill n1", (1, 4), "longer than a week"),
+            ("with --title 'a", (1, 1), "not closed"),
         ] {
             let error = parse(text).expect_err(text);
             assert_eq!((error.line, error.column), place, "{text}: {error}");

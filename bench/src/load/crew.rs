@@ -48,6 +48,7 @@ pub enum Stage {
 
 /// The threads. Dropping it ends them once they have done what they are at.
 pub struct Crew {
+    world: Arc<World>,
     stage: watch::Sender<Stage>,
     done: mpsc::Receiver<Result<(), String>>,
     recorders: Vec<Arc<Mutex<Recorder>>>,
@@ -73,7 +74,7 @@ impl Crew {
             let door = door.clone();
             handles.push(thread::Builder::new().name(format!("load-{number}")).spawn(move || part.work(door))?);
         }
-        Ok(Self { stage, done, recorders, workers: world.workers, threads: handles })
+        Ok(Self { world: world.clone(), stage, done, recorders, workers: world.workers, threads: handles })
     }
 
     /// Lets all workers do something, and waits until they have done it or one of them cannot.
@@ -115,6 +116,7 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         self.stage.send_replace(Stage::Over);
+        self.world.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
         // Whoever waits to tell is not waited for.
         self.done.close();
         for thread in self.threads.drain(..) {
@@ -212,6 +214,9 @@ async fn fill<T: Target>(worker: &mut Worker<T>) -> Result<(), String> {
             for (part, verb) in verbs.iter().enumerate() {
                 calls.push(first_call(&world, *key, part as u32, *verb, &mut random));
             }
+        }
+        if world.is_stopped() {
+            return Ok(());
         }
         for tried in 1.. {
             answers.clear();

@@ -26,7 +26,8 @@ impl FromStr for Distribution {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || format!("'{text}' is not known: use uniform, latest, zipfian or zipfian:EXPONENT (above 0, up to 5)");
+        let refused =
+            || format!("'{text}' is not known: use uniform, latest, zipfian or zipfian:EXPONENT (above 0, up to 5)");
         match text.split_once(':') {
             None if text == "uniform" => Ok(Self::Uniform),
             None if text == "zipfian" => Ok(Self::Zipfian(0.99)),

@@ -141,7 +141,8 @@ impl Recorder {
     }
 
     pub fn operations(&self, level: impl Fn(Kind) -> String) -> Vec<Operation> {
-        let told = Kind::ALL.into_iter().zip(&self.kinds).filter_map(|(kind, per_kind)| Some((kind, per_kind.as_ref()?)));
+        let told =
+            Kind::ALL.into_iter().zip(&self.kinds).filter_map(|(kind, per_kind)| Some((kind, per_kind.as_ref()?)));
         told.map(|(kind, per_kind)| {
             let mut errors: Vec<(String, u64)> =
                 per_kind.errors.iter().map(|(why, times)| ((*why).to_owned(), *times)).collect();

@@ -96,8 +96,10 @@ impl Value {
 
     /// What a read brought, judged by itself: is it one that this run wrote for this item?
     pub fn parse(run: u32, item: u32, bytes: &[u8]) -> Seen {
-        let number = |at: usize| bytes.get(at..at + 4).map(|part| u32::from_le_bytes([part[0], part[1], part[2], part[3]]));
-        let (Some(its_run), Some(its_item), Some(sequence), Some(length)) = (number(0), number(4), number(8), number(12))
+        let number =
+            |at: usize| bytes.get(at..at + 4).map(|part| u32::from_le_bytes([part[0], part[1], part[2], part[3]]));
+        let (Some(its_run), Some(its_item), Some(sequence), Some(length)) =
+            (number(0), number(4), number(8), number(12))
         else {
             return Seen::Foreign;
         };

@@ -1,6 +1,6 @@
 //! One caller: draws what to do, asks, has the answer judged, takes the time.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -51,9 +51,15 @@ pub struct World {
     pub faults_changed: AtomicU32,
     /// What is on now, for examples.
     pub faults_text: Mutex<String>,
+    /// It is over before its time.
+    pub stopped: AtomicBool,
 }
 
 impl World {
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
     pub fn now_us(&self) -> u64 {
         self.began.elapsed().as_micros() as u64
     }
@@ -123,7 +129,7 @@ impl<T: Target> Worker<T> {
         let alarm = pace.map(|_| Alarm::new()).transpose()?;
         loop {
             let (now, until) = (world.now_us(), world.until_us.load(Ordering::Relaxed));
-            if now >= until {
+            if now >= until || world.is_stopped() {
                 break;
             }
             let mut intended = now;
@@ -176,12 +182,14 @@ impl<T: Target> Worker<T> {
         self.target.call(&self.calls, &mut self.answers).await;
         let now = self.world.now_us();
         let mut well = true;
-        for (at, answer) in std::mem::take(&mut self.answers).into_iter().enumerate() {
+        let mut answers = std::mem::take(&mut self.answers);
+        for (at, answer) in answers.drain(..).enumerate() {
             let receipt = answer.receipt;
             let told = self.settle(at, answer, now);
             well &= told.is_ok();
             self.record(self.pending[at].kind, intended_us, now, told.map(|_| ()), receipt);
         }
+        self.answers = answers;
         well
     }
 
@@ -260,9 +268,7 @@ impl<T: Target> Worker<T> {
                 let member = members.pick(self.random.random());
                 (Verb::Contains, key, key, member, Owed::Members(members.before()))
             }
-            Kind::Scan => {
-                (Verb::Scan, self.random.random(), 0, self.random.random_range(1..=SCAN_MOST), Owed::Nothing)
-            }
+            Kind::Scan => (Verb::Scan, self.random.random(), 0, self.random.random_range(1..=SCAN_MOST), Owed::Nothing),
             Kind::Increment | Kind::IncrementField => {
                 ledger.counter(key).begin();
                 let verb = if kind == Kind::Increment { Verb::Increment } else { Verb::IncrementField };
@@ -300,7 +306,13 @@ impl<T: Target> Worker<T> {
         let sequence = if let Owed::Write { sequence, .. } = owed { sequence } else { 0 };
         let kind = match owed {
             // What a set needs goes before what was drawn.
-            Owed::Change(change) => if change.adds { Kind::AddMember } else { Kind::RemoveMember },
+            Owed::Change(change) => {
+                if change.adds {
+                    Kind::AddMember
+                } else {
+                    Kind::RemoveMember
+                }
+            }
             _ => kind,
         };
         let value = Value { run: ledger.run, item, sequence, length: world.length(&mut self.random) };

@@ -129,7 +129,12 @@ impl Workload {
             "set" => (
                 Model::Sets,
                 zipfian,
-                vec![(Members, read / 2.0), (Contains, read / 2.0), (AddMember, write * 0.6), (RemoveMember, write * 0.4)],
+                vec![
+                    (Members, read / 2.0),
+                    (Contains, read / 2.0),
+                    (AddMember, write * 0.6),
+                    (RemoveMember, write * 0.4),
+                ],
             ),
             "map" => {
                 (Model::Maps, zipfian, vec![(GetField, read), (SetField, write * 0.7), (IncrementField, write * 0.3)])
@@ -139,7 +144,10 @@ impl Workload {
         };
         let fixed = lower.len() == 1;
         if fixed && read_share.is_some() {
-            return Err(format!("YCSB {} has its own shares: use --workload mix with --read-share", name.to_uppercase()));
+            return Err(format!(
+                "YCSB {} has its own shares: use --workload mix with --read-share",
+                name.to_uppercase()
+            ));
         }
         let mut shares: Vec<(Kind, f64)> = shares.into_iter().filter(|(_, share)| *share > 0.0).collect();
         if delete_share > 0.0 {

@@ -25,6 +25,10 @@ impl Native {
         Self { client: client.with(consistency), careful: client.with(all), partitions }
     }
 
+    async fn ask_one(&self, call: &Call) -> Answer {
+        if call.verb == Verb::Scan { self.scan(call).await } else { ask(&self.client, call).await }
+    }
+
     async fn scan(&self, call: &Call) -> Answer {
         let partition = Partition((call.number % u32::from(self.partitions)) as u16);
         match self.client.scan_page(partition, None, call.part).await {
@@ -40,15 +44,8 @@ impl Native {
 impl Target for Native {
     async fn call(&mut self, calls: &[Call], answers: &mut Vec<Answer>) {
         match calls {
-            [call] if call.verb == Verb::Scan => answers.push(self.scan(call).await),
-            [call] => answers.push(ask(&self.client, call).await),
-            calls => answers.extend(
-                join_all(calls.iter().map(async |call| match call.verb {
-                    Verb::Scan => self.scan(call).await,
-                    _ => ask(&self.client, call).await,
-                }))
-                .await,
-            ),
+            [call] => answers.push(self.ask_one(call).await),
+            calls => answers.extend(join_all(calls.iter().map(|call| self.ask_one(call))).await),
         }
     }
 
@@ -81,9 +78,7 @@ fn op(call: &Call) -> Op {
     let one = || Decimal::from_integer(1);
     match call.verb {
         Verb::Get | Verb::GetCounter | Verb::Scan => Op::Get,
-        Verb::Set => {
-            Op::Set { value: value(), expiry: SetExpiry::Never, condition: Condition::Always, old: false }
-        }
+        Verb::Set => Op::Set { value: value(), expiry: SetExpiry::Never, condition: Condition::Always, old: false },
         Verb::Delete => Op::Delete,
         Verb::Increment => Op::Increment { by: one(), integer: true },
         Verb::Add => Op::SetAdd { members: vec![part()] },

@@ -151,9 +151,8 @@ impl Shared {
             RangeFrame::Array(entries) if !entries.is_empty() => {
                 let mut map = Map { nodes: known.nodes.clone(), owners: vec![0; SLOTS] };
                 for entry in &entries {
-                    let (first, last, owner) = slots(&wire, entry, address).ok_or_else(|| {
-                        io::Error::new(io::ErrorKind::InvalidData, "CLUSTER SLOTS: not as in Redis")
-                    })?;
+                    let (first, last, owner) = slots(&wire, entry, address)
+                        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "CLUSTER SLOTS: not as in Redis"))?;
                     let at = map.place(owner);
                     map.owners[first..=last].fill(at);
                 }
@@ -209,7 +208,10 @@ mod tests {
         let mut version = 0;
         let map = shared.newer(&mut version).expect("the first");
         assert_eq!(map.nodes, [address, "1.1:7".into(), "127.0.0.1:8".into()]);
-        assert_eq!((map.owner(0), map.owner(99), map.owner(100), map.owner(16_383)), (Some(1), Some(1), Some(2), Some(2)));
+        assert_eq!(
+            (map.owner(0), map.owner(99), map.owner(100), map.owner(16_383)),
+            (Some(1), Some(1), Some(2), Some(2))
+        );
         assert!(shared.newer(&mut version).is_none());
         assert_eq!(shared.moved(99, "1.1:9"), 3);
         let map = shared.newer(&mut version).expect("a newer");

@@ -75,6 +75,15 @@ impl Wire {
         self.reply().await
     }
 
+    /// The same as text, or the error as text.
+    pub async fn ask_text(&mut self, words: &[&[u8]]) -> io::Result<Result<String, String>> {
+        Ok(match self.ask(words).await? {
+            RangeFrame::Error(range) => Err(self.text(range)),
+            RangeFrame::SimpleString(range) | RangeFrame::BulkString(range) => Ok(self.text(range)),
+            other => Ok(format!("{other:?}")),
+        })
+    }
+
     pub fn text(&self, range: (usize, usize)) -> String {
         String::from_utf8_lossy(self.bytes(range)).into_owned()
     }
