@@ -77,6 +77,11 @@
 //! (`node::replica::collect`). A scrub compares what owners hold byte for byte, what merely waits to be dropped left out, and has the
 //! odd one out start anew (`node::scrub`).
 //!
+//! # Hurt on purpose
+//! A node started with `allow_faults` has a socket that loses, delays and cuts off what it and a named peer say to each other, below QUIC
+//! and by the peer's address; it stops, dies, forgets its disk or steps its wall clock when a client orders it (`host::faults`). The
+//! simulator does the same to the same code without machines; this is for real processes, by hand and for the benchmarks.
+//!
 //! # The rooms
 //! One direction: `data < ring < wire < storage < node < net < {host, sim, client} < api < cli < main`. A room imports rooms to its
 //! left only. The rooms that decide (`data`, `ring`, `wire`, `node`, `sim`) see no clock, no socket, no thread and no RocksDB. Each third-party

@@ -1,6 +1,8 @@
 //! What was typed: the clap types of every verb, with help and examples. Nothing here does anything; `config.rs` and the
 //! verbs say what it means.
 
+pub mod faults;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
@@ -52,6 +54,8 @@ pub enum Verb {
     Status(StatusArgs),
     /// Compare all rows between their owners, now, and show what was found
     Scrub(ScrubArgs),
+    /// Hurt a running cluster on purpose: cut it apart, delay, pause, kill, wipe; and heal it
+    Faults(faults::FaultsArgs),
     #[command(flatten)]
     Keys(KeysVerb),
     /// Write files, folders and NDJSON into the cluster
@@ -232,6 +236,7 @@ Examples:
   tidewater dev                               three nodes; redis-cli -p 7001 set a 1
   tidewater dev --nodes 5 --zones 3           five nodes in three zones
   tidewater dev --data /tmp/tide --resp-port 7101 --quic-port 9101 --http-port 8101
+  tidewater dev --allow-faults                nodes that `tidewater faults` may cut off, stop and kill
   tidewater dev --restart 2                   from another terminal: start node 2 again after it was killed
 
 Ctrl-C stops all nodes in an orderly way. A node that is killed stays down until it is started
@@ -266,6 +271,9 @@ pub struct DevArgs {
         value_parser = clap::value_parser!(u16).range(1..=64)
     )]
     pub restart: Option<u16>,
+    /// Let `tidewater faults` hurt the nodes that are started now
+    #[arg(long)]
+    pub allow_faults: bool,
     /// How long to wait until every node is ready
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub ready_timeout: Duration,
@@ -288,6 +296,9 @@ pub struct NodeArgs {
     /// Give one setting another value, as name=value or section.name=value
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub overrides: Vec<String>,
+    /// Let every client hurt this node on purpose (`tidewater faults`); the same as --set allow_faults=true
+    #[arg(long)]
+    pub allow_faults: bool,
     /// Judge the settings, print what they mean and stop
     #[arg(long, conflicts_with = "probe")]
     pub check: bool,

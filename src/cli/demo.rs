@@ -105,6 +105,7 @@ impl Nodes {
             http_port: args.http_port.checked_add(shift),
             replicas: Some(NODES as u8),
             zones: Some(NODES),
+            allow_faults: false,
         };
         // Another demo, or anything else, may have the ports: then others will do.
         let free = (0..20).map(|step| wish(step * 10)).find(ports_are_free);

@@ -18,7 +18,7 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 pub async fn run(args: DevArgs) -> Result<ExitCode, CliError> {
     let program = own_program()?;
     if let Some(number) = args.restart {
-        let pid = restart(&args.data, number, &program, args.ready_timeout).await?;
+        let pid = restart(&args.data, number, &program, args.allow_faults, args.ready_timeout).await?;
         print(&format!("n{number} is back (pid {pid}).\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -29,6 +29,7 @@ pub async fn run(args: DevArgs) -> Result<ExitCode, CliError> {
         http_port: args.http_port,
         replicas: args.replicas,
         zones: args.zones,
+        allow_faults: args.allow_faults,
     };
     // Before anything is started, so that no Ctrl-C leaves it behind.
     let mut stop = StopSignals::listen()?;
@@ -139,16 +140,17 @@ fn welcome(cluster: &LocalCluster) -> String {
     if cluster.data != std::path::Path::new("./tidewater-data") {
         let _ = write!(clients, " --tls-dir {}", cluster.tls_dir().display());
     }
+    let faults = if cluster.allow_faults { format!("\x20 tidewater faults show{clients}\n") } else { String::new() };
     let victim = cluster.nodes().last().and_then(|node| node.pid()).unwrap_or_default();
     let _ = write!(
         text,
         "\nTry, in another terminal:\n\
          \x20 redis-cli -p {first} set a 1 && redis-cli -p {second} get a\n\
          \x20 redis-cli -p {first} TW.WHERE a\n\
-         \x20 tidewater status{clients}\n\
+         \x20 tidewater status{clients}\n{faults}\
          \x20 kill -9 {victim}; redis-cli -p {first} incr a; {}\n\n\
          Ctrl-C stops all nodes.\n\n",
-        restart_command(&cluster.data, plan.nodes)
+        restart_command(&cluster.data, plan.nodes, cluster.allow_faults)
     );
     text
 }
@@ -157,7 +159,10 @@ fn told(event: &LocalEvent, cluster: &LocalCluster) -> String {
     match event {
         LocalEvent::Back { name, pid } => format!("{name} is back (pid {pid}).\n"),
         LocalEvent::Ended { number, name, how, log_tail } => {
-            let mut text = format!("{name} {how}. Start it again: {}\n", restart_command(&cluster.data, *number));
+            let mut text = format!(
+                "{name} {how}. Start it again: {}\n",
+                restart_command(&cluster.data, *number, cluster.allow_faults)
+            );
             for line in log_tail {
                 let _ = writeln!(text, "    {line}");
             }

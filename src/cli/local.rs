@@ -60,6 +60,8 @@ pub struct Wish {
     pub http_port: Option<u16>,
     pub replicas: Option<u8>,
     pub zones: Option<u16>,
+    /// The nodes that are started take orders for faults. Not part of the plan: the next time it may be otherwise.
+    pub allow_faults: bool,
 }
 
 /// One node of the cluster.
@@ -99,6 +101,7 @@ pub enum LocalEvent {
 pub struct LocalCluster {
     pub data: PathBuf,
     pub plan: Plan,
+    pub allow_faults: bool,
     program: PathBuf,
     nodes: Vec<LocalNode>,
     _lock: FolderLock,
@@ -133,7 +136,8 @@ impl LocalCluster {
         make_certificates(data, &plan)?;
         make_settings(data, &plan)?;
         let nodes = plan.local_nodes(data);
-        let mut cluster = Self { data: data.to_owned(), plan, program, nodes, _lock: lock };
+        let mut cluster =
+            Self { data: data.to_owned(), plan, allow_faults: wish.allow_faults, program, nodes, _lock: lock };
         cluster.poll();
         Ok(cluster)
     }
@@ -229,7 +233,7 @@ impl LocalCluster {
     fn spawn(&mut self, number: u16) -> Result<(), CliError> {
         self.node(number)?;
         let node = &mut self.nodes[usize::from(number) - 1];
-        let (child, process) = node.spawn(&self.program)?;
+        let (child, process) = node.spawn(&self.program, self.allow_faults)?;
         node.state = State::Child(Box::new(child), process);
         Ok(())
     }
@@ -337,7 +341,7 @@ impl LocalNode {
         Some(LocalEvent::Ended { number: self.number, name: self.name.clone(), how, log_tail })
     }
 
-    fn spawn(&self, program: &Path) -> Result<(Child, ProcessId), CliError> {
+    fn spawn(&self, program: &Path, allow_faults: bool) -> Result<(Child, ProcessId), CliError> {
         let log_error = || CliError::io(format!("cannot write the log {}", self.log.display()));
         if fs::metadata(&self.log).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
             fs::rename(&self.log, self.log.with_extension("log.1")).map_err(log_error())?;
@@ -345,6 +349,9 @@ impl LocalNode {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).map_err(log_error())?;
         let mut command = Command::new(program);
         command.arg("node").arg("--config").arg(&self.config);
+        if allow_faults {
+            command.arg("--allow-faults");
+        }
         // What is meant for our own verb would set the same for all nodes.
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("TIDEWATER_") {
@@ -472,15 +479,22 @@ impl Plan {
 }
 
 /// The command that starts a node that is down, for people.
-pub fn restart_command(data: &Path, number: u16) -> String {
+pub fn restart_command(data: &Path, number: u16, allow_faults: bool) -> String {
+    let faults = if allow_faults { " --allow-faults" } else { "" };
     match data == Path::new("./tidewater-data") {
-        true => format!("tidewater dev --restart {number}"),
-        false => format!("tidewater dev --data {} --restart {number}", data.display()),
+        true => format!("tidewater dev --restart {number}{faults}"),
+        false => format!("tidewater dev --data {} --restart {number}{faults}", data.display()),
     }
 }
 
 /// Starts node `number` of the cluster in `data` beside whoever watches it, and waits until it is open; gives its process id.
-pub async fn restart(data: &Path, number: u16, program: &Path, longest: Duration) -> Result<u32, CliError> {
+pub async fn restart(
+    data: &Path,
+    number: u16,
+    program: &Path,
+    allow_faults: bool,
+    longest: Duration,
+) -> Result<u32, CliError> {
     let plan = stored_plan(data)?.ok_or_else(|| {
         CliError::failed(format!("{} holds no cluster made by `tidewater dev`: is --data right?", data.display()))
     })?;
@@ -491,7 +505,7 @@ pub async fn restart(data: &Path, number: u16, program: &Path, longest: Duration
     if let Some(process) = ReadyFile::read(&node.store) {
         return Err(CliError::failed(format!("{} runs already (pid {})", node.name, process.pid)));
     }
-    let (mut child, process) = node.spawn(program)?;
+    let (mut child, process) = node.spawn(program, allow_faults)?;
     let wait = async {
         loop {
             match child.try_wait() {
@@ -697,9 +711,9 @@ while :; do sleep 0.05; done
         assert_eq!(log_tail, ["opening"]);
         assert_eq!(cluster.nodes()[1].pid(), None);
 
-        let pid = restart(&data, 2, &program, LONGEST).await.expect("started beside");
+        let pid = restart(&data, 2, &program, false, LONGEST).await.expect("started beside");
         assert_eq!(until_event(&mut cluster).await, LocalEvent::Back { name: "n2".into(), pid });
-        let again = restart(&data, 2, &program, LONGEST).await.expect_err("it runs").to_string();
+        let again = restart(&data, 2, &program, false, LONGEST).await.expect_err("it runs").to_string();
         assert!(again.contains("runs already"), "{again}");
 
         let processes: Vec<ProcessId> = cluster.nodes().iter().filter_map(LocalNode::process).collect();
@@ -730,9 +744,9 @@ while :; do sleep 0.05; done
         let error = cluster.start_all(LONGEST).await.expect_err("it cannot").to_string();
         assert!(error.contains("could not start (ended with exit code 2)"), "{error}");
         assert!(error.contains("the disk is made of cheese"), "{error}");
-        let error = restart(&data, 1, &program, LONGEST).await.expect_err("it cannot").to_string();
+        let error = restart(&data, 1, &program, false, LONGEST).await.expect_err("it cannot").to_string();
         assert!(error.contains("made of cheese"), "{error}");
-        let error = restart(&data, 7, &program, LONGEST).await.expect_err("there is none").to_string();
+        let error = restart(&data, 7, &program, false, LONGEST).await.expect_err("there is none").to_string();
         assert!(error.contains("has 1 to 2"), "{error}");
     }
 

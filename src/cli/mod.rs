@@ -16,6 +16,7 @@ pub mod demo;
 pub mod dev;
 pub mod explain;
 pub mod export;
+pub mod faults;
 pub mod import;
 pub mod journal;
 pub mod keys;
@@ -138,6 +139,7 @@ async fn run(verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Keys(verb) => keys::run(verb).await,
         Verb::Status(args) => status::run(args).await,
         Verb::Scrub(args) => scrub::run(args).await,
+        Verb::Faults(args) => faults::run(args).await,
         Verb::Import(args) => import::run(args).await,
         Verb::Export(args) => export::run(args).await,
         Verb::Demo(args) => demo::run(args).await,

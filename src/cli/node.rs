@@ -21,7 +21,10 @@ use super::process::ReadyFile;
 use super::settings::Place;
 use super::{CliError, print};
 
-pub async fn run(args: NodeArgs) -> Result<ExitCode, CliError> {
+pub async fn run(mut args: NodeArgs) -> Result<ExitCode, CliError> {
+    if args.allow_faults {
+        args.overrides.push("allow_faults=true".to_owned());
+    }
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::args::{Output, StatusArgs, StatusWait};
+use super::faults::words;
 use super::render::{self, columns};
 use super::{CliError, EXIT_FAILED, connect, print};
 use crate::client::{Client, ClientError};
@@ -132,6 +133,9 @@ impl Census {
                     if let Some(cause) = &status.fenced {
                         let _ = writeln!(notes, "{name} is fenced: {cause}");
                     }
+                    for line in status.faults.iter().flat_map(words::lines) {
+                        let _ = writeln!(notes, "{name} {line}: a fault made on purpose");
+                    }
                 }
                 Err(why) => {
                     let mut row = vec![name.clone(), zone, "down".to_owned()];
@@ -143,6 +147,13 @@ impl Census {
             if let Some(absence) = self.absence_of(member) {
                 let _ = writeln!(notes, "{} {}", member.name, absence_note(&absence));
             }
+        }
+        let hurtable = |(member, status): &(Member, Result<NodeStatus, String>)| {
+            status.as_ref().is_ok_and(|status| status.faults.is_some()).then(|| member.name.clone())
+        };
+        let hurtable: Vec<String> = self.nodes.iter().filter_map(hurtable).collect();
+        if !hurtable.is_empty() {
+            let _ = writeln!(notes, "any client may hurt {} on purpose (--allow-faults)", hurtable.join(", "));
         }
         let gap = if notes.is_empty() { "" } else { "\n" };
         format!("{}{gap}{notes}", columns(&rows))
@@ -173,6 +184,7 @@ impl Census {
                         "waiting": status.sync.waiting, "done": status.sync.done, "rows": status.sync.rows,
                     },
                     "store_bytes": status.store_bytes, "counters": status.counters,
+                    "faults": status.faults.as_ref().map(words::json),
                 });
                 let peer = |peer: &PeerStatus| {
                     json!({
@@ -305,6 +317,7 @@ mod tests {
 
     use super::*;
     use crate::data::id::{Incarnation, NodeId};
+    use crate::wire::fault::FaultStatus;
 
     fn member(name: &str) -> Member {
         Member {
@@ -403,6 +416,26 @@ mod tests {
         assert_eq!(fenced.json()["nodes"][0]["peers"][0]["absence"]["fenced"], true);
         let never = look(away(11_000, None, false)).text();
         assert!(never.contains("delete rows stay until it is back"), "{never}");
+    }
+
+    #[test]
+    fn who_can_be_hurt_and_who_is_hurt_on_purpose_is_told() {
+        let clock = crate::wire::fault::ClockFault { offset_ms: 60_000, left_ms: None };
+        let hurt = FaultStatus { clock: Some(clock), ..FaultStatus::default() };
+        let census = census(vec![
+            ("n1", Ok(NodeStatus { faults: Some(hurt), ..status("n1") })),
+            ("n2", Ok(NodeStatus { faults: Some(FaultStatus::default()), ..status("n2") })),
+            ("n3", Ok(status("n3"))),
+        ]);
+        let text = census.text();
+        for told in [
+            "n1 has its clock 1 m 00 s ahead (until it is healed): a fault made on purpose",
+            "any client may hurt n1, n2 on purpose",
+        ] {
+            assert!(text.contains(told), "{text}");
+        }
+        assert_eq!(census.json()["nodes"][0]["faults"]["clock"]["offset_ms"], 60_000);
+        assert!(census.json()["nodes"][2]["faults"].is_null());
     }
 
     #[test]

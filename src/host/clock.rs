@@ -62,4 +62,15 @@ mod tests {
         assert!(now().wall_ms > 1_700_000_000_000);
         assert_ne!(random_u64(), random_u64());
     }
+
+    #[test]
+    fn a_wrong_clock_is_wrong_by_just_that_and_time_still_passes() {
+        let true_ms = wall_ms();
+        let mono = mono_us();
+        set_wall_offset_ms(-3_600_000);
+        let wrong_ms = wall_ms();
+        set_wall_offset_ms(0);
+        let late_ms = (wrong_ms + 3_600_000).checked_sub(true_ms).expect("an hour behind and no more");
+        assert!(late_ms < 60_000 && mono_us() >= mono && wall_ms() >= true_ms);
+    }
 }

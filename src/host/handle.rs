@@ -201,10 +201,10 @@ impl Handle {
         })
     }
 
-    /// Suffers a fault, or heals it, where that is allowed.
-    pub(super) async fn fault(&self, order: FaultOrder) -> Result<FaultStatus, RequestError> {
+    /// Suffers a fault, or heals it, where that is allowed; `client` is who wants it.
+    pub(super) async fn fault(&self, order: FaultOrder, client: &str) -> Result<FaultStatus, RequestError> {
         match &self.inner.common.faults {
-            Some(faults) => faults.take(order, &self.view()).await,
+            Some(faults) => faults.take(order, client, &self.view()).await,
             None => Err(RequestError::FaultRefused(format!(
                 "{} takes no such orders: start it with --allow-faults, or allow_faults = true in its settings",
                 self.name()

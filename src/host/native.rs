@@ -93,7 +93,7 @@ impl Reception {
             ClientMessage::Fault { ticket, order } => {
                 let (handle, link) = (handle.clone(), link.clone());
                 self.runtime.spawn(async move {
-                    let status = handle.fault(order).await.map(Box::new);
+                    let status = handle.fault(order, link.peer().name()).await.map(Box::new);
                     let doom = status.as_ref().ok().and_then(|status| status.soon);
                     say(&link, &ServerMessage::Fault { ticket, status });
                     if let Some(doom) = doom {

@@ -4,19 +4,22 @@
 //! passes everything through, batches and all. While one is, packets to the peers that have a rule go one by one; all others are as
 //! fast as before but for a look at the rules.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use quinn::udp::{RecvMeta, Transmit};
+use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::socket;
+use super::{entropy, socket};
 use crate::data::id::mix64;
 pub use crate::wire::fault::FaultCounts;
 
@@ -141,12 +144,28 @@ impl FaultControl {
 pub struct FaultSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     control: Arc<FaultControl>,
+    /// To those that hold packets back; never more than `DELAYED_MAX` are with them.
+    late: mpsc::UnboundedSender<Late>,
+}
+
+/// A packet that is held back. The first to be sent is the greatest, as a heap wants it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Late {
+    /// When, and, of packets that are due together, in the order in which they came.
+    due: Reverse<(Instant, u64)>,
+    destination: SocketAddr,
+    source: Option<IpAddr>,
+    ecn: Option<u8>,
+    contents: Vec<u8>,
 }
 
 impl FaultSocket {
     /// Wraps a bound socket. Must be called, and used, inside a tokio runtime.
     pub fn wrap(socket: UdpSocket, buffer_bytes: usize, control: Arc<FaultControl>) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { inner: socket::wrap(socket, buffer_bytes)?, control }))
+        let inner = socket::wrap(socket, buffer_bytes)?;
+        let (late, packets) = mpsc::unbounded_channel();
+        tokio::spawn(send_late(inner.clone(), control.clone(), packets));
+        Ok(Arc::new(Self { inner, control, late }))
     }
 
     fn send_one(&self, rule: Rule, packet: &Transmit) -> io::Result<()> {
@@ -165,21 +184,54 @@ impl FaultSocket {
             add(&self.control.overflowed);
             return Ok(());
         }
-        add(&self.control.delayed);
+        let number = self.control.delayed.fetch_add(1, Ordering::Relaxed);
         let jitter_us = self.control.roll() % (u64::from(rule.jitter_us) + 1);
         let delay = Duration::from_micros(u64::from(rule.delay_us) + jitter_us);
-        let (inner, control) = (self.inner.clone(), self.control.clone());
-        let (contents, destination, ecn, src_ip) =
-            (packet.contents.to_vec(), packet.destination, packet.ecn, packet.src_ip);
-        tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            let packet = Transmit { destination, ecn, contents: &contents, segment_size: None, src_ip };
-            if inner.try_send(&packet).is_err() {
-                add(&control.overflowed);
-            }
-            control.delayed_now.fetch_sub(1, Ordering::Relaxed);
-        });
+        let late = Late {
+            due: Reverse((entropy::instant() + delay, number)),
+            destination: packet.destination,
+            source: packet.src_ip,
+            ecn: packet.ecn.map(|ecn| ecn as u8),
+            contents: packet.contents.to_vec(),
+        };
+        // It fails only when the runtime ends, and the packet with it.
+        let _ = self.late.send(late);
         Ok(())
+    }
+}
+
+/// Holds packets back until they are due, then sends them in order: a delay without jitter must not reorder, which QUIC takes for loss.
+/// Ends with the socket.
+async fn send_late(
+    inner: Arc<dyn AsyncUdpSocket>,
+    control: Arc<FaultControl>,
+    mut packets: mpsc::UnboundedReceiver<Late>,
+) {
+    let mut waiting: BinaryHeap<Late> = BinaryHeap::new();
+    loop {
+        let next = waiting.peek().map(|late| late.due.0.0);
+        tokio::select! {
+            late = packets.recv() => match late {
+                Some(late) => waiting.push(late),
+                None => return,
+            },
+            () = tokio::time::sleep_until(next.unwrap_or_else(entropy::instant)), if next.is_some() => {
+                while waiting.peek().is_some_and(|late| late.due.0.0 <= entropy::instant()) {
+                    let Some(late) = waiting.pop() else { break };
+                    let packet = Transmit {
+                        destination: late.destination,
+                        ecn: late.ecn.and_then(EcnCodepoint::from_bits),
+                        contents: &late.contents,
+                        segment_size: None,
+                        src_ip: late.source,
+                    };
+                    if inner.try_send(&packet).is_err() {
+                        add(&control.overflowed);
+                    }
+                    control.delayed_now.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
     }
 }
 

@@ -438,6 +438,31 @@ async fn frames_get_through_loss_duplication_and_disorder() {
     soon(pair.acceptor_told.recv()).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_hits_the_peer_it_names_and_nobody_else() {
+    let authority = authority("shop");
+    let (a, a_addr) = bind(&authority, "a", NetOptions::default());
+    let (c, _) = bind(&authority, "c", NetOptions::default());
+    let control = FaultControl::new(7);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap().to_string();
+    let faulty = FaultSocket::wrap(socket, 1 << 20, control.clone()).unwrap();
+    let b = Endpoint::bind_with_socket(faulty, identity(&authority, "b", Role::Node), NetOptions::default()).unwrap();
+    let mut cut = pair(&a, &b, &addr, "b").await;
+    let mut other = pair(&c, &b, &addr, "b").await;
+    let rule = Rule { cut_out: true, cut_in: true, ..Rule::default() };
+    control.set_peers([(a_addr.parse().unwrap(), rule)]);
+    for class in [Class::Foreground, Class::Background] {
+        cut.dialled.send(class, &numbered(1, 100)).unwrap();
+        other.dialled.send(class, &numbered(1, 100)).unwrap();
+    }
+    soon(other.acceptor_told.recv()).await.unwrap();
+    assert!(timeout(Duration::from_millis(300), cut.acceptor_told.recv()).await.is_err(), "it is cut off");
+    assert!(control.counts().cut > 0);
+    control.set_peers([]);
+    soon(cut.acceptor_told.recv()).await.unwrap();
+}
+
 #[tokio::test]
 async fn closing_an_endpoint_ends_its_links_at_both_ends() {
     let authority = authority("shop");

@@ -68,29 +68,36 @@ impl Cluster {
 
     /// Running nodes, spread over zones turn by turn.
     pub async fn start_in_zones(nodes: u16, zones: u16) -> Self {
-        let mut cluster = Self::open(nodes, zones, Turn::Shared { _guard: TURN.read().await });
+        let mut cluster = Self::open(nodes, zones, false, Turn::Shared { _guard: TURN.read().await });
         cluster.start_all().await;
         cluster
     }
 
     /// Running nodes, and no other test beside.
     pub async fn start_alone(nodes: u16) -> Self {
-        let mut cluster = Self::open(nodes, 1, Turn::Alone { _guard: TURN.write().await });
+        let mut cluster = Self::open(nodes, 1, false, Turn::Alone { _guard: TURN.write().await });
+        cluster.start_all().await;
+        cluster
+    }
+
+    /// Running nodes that take orders for faults.
+    pub async fn start_hurtable(nodes: u16) -> Self {
+        let mut cluster = Self::open(nodes, 1, true, Turn::Shared { _guard: TURN.read().await });
         cluster.start_all().await;
         cluster
     }
 
     /// Folder, certificates and settings; nothing runs.
     pub async fn make(nodes: u16) -> Self {
-        Self::open(nodes, 1, Turn::Shared { _guard: TURN.read().await })
+        Self::open(nodes, 1, false, Turn::Shared { _guard: TURN.read().await })
     }
 
     /// As [`make`](Self::make), and no other test beside.
     pub async fn make_alone(nodes: u16) -> Self {
-        Self::open(nodes, 1, Turn::Alone { _guard: TURN.write().await })
+        Self::open(nodes, 1, false, Turn::Alone { _guard: TURN.write().await })
     }
 
-    fn open(nodes: u16, zones: u16, turn: Turn) -> Self {
+    fn open(nodes: u16, zones: u16, allow_faults: bool, turn: Turn) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let first = free_ports(nodes);
         let wish = Wish {
@@ -99,6 +106,7 @@ impl Cluster {
             quic_port: Some(first),
             http_port: Some(first + nodes),
             zones: Some(zones),
+            allow_faults,
             ..Wish::default()
         };
         let local = LocalCluster::open(&folder.path().join("data"), &wish, PathBuf::from(PROGRAM)).expect("made");
@@ -150,7 +158,7 @@ impl Cluster {
         self.until_gone(number).await;
     }
 
-    async fn until_gone(&mut self, number: u16) {
+    pub async fn until_gone(&mut self, number: u16) {
         until("it is gone", PATIENCE, async || {
             self.local.poll();
             self.node(number).pid().is_none()

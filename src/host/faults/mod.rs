@@ -41,6 +41,8 @@ use plan::Plan;
 
 /// How often the links are looked at for addresses of peers that have moved, while there are rules.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long finding the address of a name may take.
+const LOOKUP_MAX: Duration = Duration::from_secs(1);
 /// Addresses of one peer.
 const ADDRESSES_MAX: usize = 16;
 /// After an answer has left the queue, until it has left the machine.
@@ -86,7 +88,7 @@ impl Faults {
     }
 
     /// Takes an order, or says why not and changes nothing. A doom in the answer is to be met with [`meet`] once it has been said.
-    pub async fn take(&self, order: FaultOrder, view: &View) -> Result<FaultStatus, RequestError> {
+    pub async fn take(&self, order: FaultOrder, client: &str, view: &View) -> Result<FaultStatus, RequestError> {
         let refuse = |why: String| RequestError::FaultRefused(format!("{}: {why}", self.name));
         let mut found = BTreeMap::new();
         if let FaultOrder::Network { peers, .. } = &order {
@@ -108,7 +110,7 @@ impl Faults {
             self.apply(&mut state);
             doom
         };
-        tracing::warn!("fault ordered by a client: {order:?}");
+        tracing::warn!(client, "a fault was ordered: {order:?}");
         self.changed.notify_one();
         Ok(FaultStatus { soon: doom, ..self.status(view) })
     }
@@ -128,13 +130,16 @@ impl Faults {
     /// The addresses of a peer, by its name and by the links to it.
     async fn find(&self, peer: NodeId, quic: &str) -> Result<BTreeSet<SocketAddr>, String> {
         let mut addresses: BTreeSet<SocketAddr> = self.peers.remotes(peer).into_iter().collect();
-        match tokio::net::lookup_host(quic).await {
-            Ok(found) => addresses.extend(found.take(ADDRESSES_MAX)),
+        let found = match tokio::time::timeout(LOOKUP_MAX, tokio::net::lookup_host(quic)).await {
+            Ok(Ok(found)) => Ok(addresses.extend(found.take(ADDRESSES_MAX))),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} ms", LOOKUP_MAX.as_millis())),
+        };
+        match found {
             // Where the link is will do.
-            Err(error) if addresses.is_empty() => return Err(format!("the address {quic} cannot be found: {error}")),
-            Err(_) => {}
+            Err(why) if addresses.is_empty() => Err(format!("the address {quic} cannot be found: {why}")),
+            _ => Ok(addresses),
         }
-        Ok(addresses)
     }
 
     /// Ends what is over, learns where peers have moved to, and says when to look again.
