@@ -823,13 +823,6 @@ impl SimArgs {
     pub const HURT: Duration = Duration::from_secs(8);
 }
 
-/// `tidewater completions SHELL`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater completions bash > ~/.local/share/bash-completion/completions/tidewater
-  tidewater completions zsh > \"${fpath[1]}/_tidewater\"
-  tidewater completions fish > ~/.config/fish/completions/tidewater.fish")]
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// For tidewater-bench, as they are
@@ -837,6 +830,13 @@ pub struct BenchArgs {
     pub words: Vec<OsString>,
 }
 
+/// `tidewater completions SHELL`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tidewater completions bash > ~/.local/share/bash-completion/completions/tidewater
+  tidewater completions zsh > \"${fpath[1]}/_tidewater\"
+  tidewater completions fish > ~/.config/fish/completions/tidewater.fish")]
 pub struct CompletionsArgs {
     #[arg(value_enum, value_name = "SHELL")]
     pub shell: Shell,
