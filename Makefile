@@ -10,7 +10,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 VENV := $(abspath $(TARGET_DIR))/redis-py
 export TIDEWATER_PYTHON := $(VENV)/bin/python
 
-.PHONY: help setup setup-build setup-test build demo test lint bench-micro bench-floor bench-outage bench-deletes clean
+.PHONY: help setup setup-build setup-test build demo test lint bench bench-compare bench-micro bench-floor bench-outage bench-deletes clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,15 @@ lint: setup-build ## formatting and clippy, warnings denied
 
 test: setup lint ## everything: formatting, clippy, all tests
 	cargo test --workspace
+
+bench: setup-build ## the canonical run: three nodes under load, a partition, a kill, every answer checked (3 minutes after the build)
+	cargo build --workspace --bins
+	$(TARGET_DIR)/debug/tidewater-bench $(ARGS)
+
+bench-compare: setup-build ## Tidewater beside Redis Cluster, the same load in turn (about 15 minutes; needs redis-server)
+	@command -v redis-server >/dev/null || { echo "redis-server is missing: apt-get install redis-server"; exit 1; }
+	cargo build --workspace --bins
+	$(TARGET_DIR)/debug/compare $(ARGS)
 
 bench-micro: setup-build ## what one call costs
 	cargo run -p bench --bin micro

@@ -19,8 +19,24 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 pub const NODES: u16 = 3;
 const LEVEL_WITHIN: Duration = Duration::from_secs(120);
 
+/// What a cluster is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    pub nodes: u16,
+    pub replicas: u8,
+    /// The first of three ports per node.
+    pub first_port: u16,
+    /// Each node in a network namespace of its own.
+    pub apart: bool,
+    /// Nodes take orders to hurt themselves.
+    pub allow_faults: bool,
+}
+
 /// A node's process and its files.
 pub struct Node {
+    pub name: String,
+    /// `host:port` of its RESP door.
+    pub resp: String,
     config: PathBuf,
     pub store: PathBuf,
     log: PathBuf,
@@ -33,26 +49,32 @@ pub struct Node {
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub client: Client,
+    pub options: ClientOptions,
     program: PathBuf,
     _namespaces: Option<Namespaces>,
     _folder: TempDir,
 }
 
 impl Cluster {
-    /// Running nodes; each in a network namespace of its own if `apart`.
+    /// Three running nodes; each in a network namespace of its own if `apart`.
     pub async fn start(apart: bool) -> Outcome<Self> {
+        Self::start_as(Wanted { nodes: NODES, replicas: 3, first_port: 17_000, apart, allow_faults: false }).await
+    }
+
+    pub async fn start_as(wanted: Wanted) -> Outcome<Self> {
+        let Wanted { nodes: count, first_port: first, apart, .. } = wanted;
         let program = std::env::current_exe()?.with_file_name("tidewater");
         if !program.exists() {
             return Err(format!("{} is missing: `cargo build` makes it", program.display()).into());
         }
         let folder = tempfile::tempdir()?;
         let data = folder.path().join("data");
-        let first = 17_000;
         let wish = Wish {
-            nodes: Some(NODES),
+            nodes: Some(count),
+            replicas: Some(wanted.replicas),
             resp_port: Some(first),
             quic_port: Some(first),
-            http_port: Some(first + NODES),
+            http_port: Some(first + count),
             ..Wish::default()
         };
         let local = LocalCluster::open(&data, &wish, program.clone())?;
@@ -68,9 +90,14 @@ impl Cluster {
                 fs::write(&node.config, moved)?;
                 seeds[at] = Namespaces::move_addresses(&seeds[at], first);
             }
+            if wanted.allow_faults {
+                let settings = fs::read_to_string(&node.config)?;
+                fs::write(&node.config, format!("allow_faults = true\n{settings}"))?;
+            }
             let namespace = apart.then(|| Namespaces::name(at));
             let (config, store, log) = (node.config.clone(), node.store.clone(), node.log.clone());
-            nodes.push(Node { config, store, log, namespace, child: None });
+            let (name, resp) = (node.name.clone(), node.resp.clone());
+            nodes.push(Node { name, resp, config, store, log, namespace, child: None });
         }
         // It would stop the nodes that it knows, and knows none.
         drop(local);
@@ -88,7 +115,7 @@ impl Cluster {
                 Err(_) => sleep(Duration::from_millis(100)).await,
             }
         };
-        let cluster = Self { nodes, client, program, _namespaces: namespaces, _folder: folder };
+        let cluster = Self { nodes, client, options, program, _namespaces: namespaces, _folder: folder };
         cluster.until_level().await?;
         Ok(cluster)
     }
@@ -103,6 +130,27 @@ impl Cluster {
             child.wait()?;
         }
         Ok(())
+    }
+
+    /// The same without holding up anybody else; by force after half a minute.
+    pub async fn stop_gently(&mut self, at: usize) -> Outcome<()> {
+        self.signal(at, libc::SIGTERM)?;
+        let began = Instant::now();
+        while let Some(child) = &mut self.nodes[at].child
+            && child.try_wait()?.is_none()
+        {
+            if began.elapsed() > Duration::from_secs(30) {
+                return self.kill(at);
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.nodes[at].child = None;
+        Ok(())
+    }
+
+    /// The processes that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.child.as_ref().map(Child::id)).collect()
     }
 
     /// Asks a node to stop in order, and waits for it.

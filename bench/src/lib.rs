@@ -1,8 +1,19 @@
-//! HOW FAST: what the binaries beside this share. Timing loops, CPU meters, the report.
+//! HOW FAST, and how true: the benchmark of a cluster, and what the smaller binaries beside it share.
+//!
+//! ```text
+//!  tidewater-bench: args -> run -> cluster (its own, or somebody else's)
+//!                            |-- load     what is asked, when, how long it took        target   whom: the native client, Redis's protocol
+//!                            |-- check    every answer against what was acknowledged
+//!                            |-- faults   what goes wrong and when, and how long healing takes
+//!                            '-> results  the one shape that a run leaves behind -> report   page, tables, terminal
+//! ```
+//!
+//! The others, each for one question:
 //!
 //! - `micro`: what one call costs (nanoseconds)
 //! - `floor`: what a request cannot cost less than, from the parts that any implementation needs (microseconds of CPU)
 //! - `outage`: what an outage of real nodes costs (seconds, bytes)
+//! - `compare`: Tidewater beside Redis Cluster, the same load in turn (ratios of throughput and of CPU)
 //! - `deletes`: what becomes of many deletes while an owner is away (seconds, rows, bytes on disk)
 //!
 //! Nothing here asserts a time: machines differ, and a busy one more so. Figures are given as the least and the median of many
@@ -14,9 +25,16 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+pub mod args;
+pub mod check;
 pub mod cluster;
+pub mod faults;
+pub mod load;
+pub mod machine;
 pub mod report;
 pub mod results;
+pub mod run;
+pub mod target;
 
 /// What the command line may say: `--json`, `--rounds N`, `--only TEXT`.
 #[derive(Clone, Debug)]

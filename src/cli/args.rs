@@ -68,6 +68,9 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Run the real node code in a simulated world that tries to break it
     Sim(SimArgs),
+    /// Load a cluster, hurt it, check every answer (`tidewater bench --help`)
+    #[command(disable_help_flag = true)]
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -818,6 +821,13 @@ pub struct SimArgs {
 impl SimArgs {
     /// What `--hurt` is when nothing else is said.
     pub const HURT: Duration = Duration::from_secs(8);
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// For tidewater-bench, as they are
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
 }
 
 /// `tidewater completions SHELL`

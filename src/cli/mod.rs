@@ -8,6 +8,7 @@
 //! library or starts a host, and prints. Answers go to the standard output, everything else to the standard error.
 
 pub mod args;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod connect;
@@ -143,5 +144,6 @@ async fn run(verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Export(args) => export::run(args).await,
         Verb::Demo(args) => demo::run(args).await,
         Verb::Sim(args) => sim::run(args).await,
+        Verb::Bench(args) => bench::run(args),
     }
 }
