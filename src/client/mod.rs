@@ -403,7 +403,7 @@ impl Client {
     }
 
     /// Has one node suffer a fault, or heals it; the node must have been started with `allow_faults`. Gives all faults that are on there
-    /// then. For [`FaultOrder::Kill`], [`FaultOrder::Wipe`] and [`FaultOrder::Pause`] the answer comes a moment before; these are not tried
+    /// then. For [`FaultOrder::Kill`], [`FaultOrder::Wipe`] and [`FaultOrder::Pause`] the answer comes about 50 ms before; these are not tried
     /// again when there is none, and the error says whether they may have happened.
     pub async fn fault(&self, node: NodeId, order: FaultOrder) -> Result<FaultStatus, ClientError> {
         let tries = if order.is_repeatable() { 2 } else { 1 };

@@ -13,6 +13,7 @@ use crate::data::consistency::{Level, Receipt};
 use crate::data::op::{Outcome, RequestError, Response};
 use crate::net::tls::{ClusterAuthority, Identity, Role};
 use crate::wire::codec;
+use crate::wire::fault::FaultOrder;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Mood {
@@ -111,7 +112,12 @@ impl Cluster {
                     let next = (after < 2).then_some(after + 1);
                     Some(ServerMessage::ScanPage { ticket, page: Ok(ScanPage { keys, next }) })
                 }
-                ClientMessage::Where { .. }
+                ClientMessage::Fault { ticket, order: FaultOrder::Heal } => {
+                    let status = Err(RequestError::FaultRefused("nothing here".into()));
+                    Some(ServerMessage::Fault { ticket, status })
+                }
+                ClientMessage::Fault { .. }
+                | ClientMessage::Where { .. }
                 | ClientMessage::Status { .. }
                 | ClientMessage::Explain { .. }
                 | ClientMessage::Scrub { .. } => None,
@@ -525,4 +531,18 @@ async fn a_scan_walks_every_page_of_every_partition() {
     }
     assert_eq!(keys.len(), 16 * 3);
     assert_eq!(scan.progress(), (16, 16));
+}
+
+#[tokio::test]
+async fn an_order_to_die_is_given_once_and_without_an_answer_it_may_have_been_obeyed() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await.within(Duration::from_millis(200));
+    let node = NodeId::from_name("n2");
+    let asked = || cluster.world(|world| world.asked.get("n2").copied().unwrap_or(0));
+    let before = asked();
+    let error = client.fault(node, FaultOrder::Kill).await.expect_err("no answer comes");
+    assert_eq!((error.outcome(), asked()), (Outcome::Unknown, before + 1));
+    let error = client.fault(node, FaultOrder::Heal).await.expect_err("it is refused");
+    assert_eq!(error.refusal(), Some(&RequestError::FaultRefused("nothing here".into())));
+    assert_eq!(error.outcome(), Outcome::NotApplied);
 }

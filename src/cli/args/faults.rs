@@ -24,7 +24,9 @@ Examples:
 Only nodes that were started with --allow-faults obey; `tidewater dev --allow-faults` starts such. What is
 done to packets is done between nodes, never to clients, whose commands so reach both sides of a cut.
 A later fault of the same kind between the same nodes takes the place of the earlier; others stay. Without
---for a fault stays until it is healed or the node ends.")]
+--for a fault stays until it is healed or the node ends.
+
+Exit code 1: a node refused or was not reached, and no other could do its part; what was done stays.")]
 pub struct FaultsArgs {
     #[command(subcommand)]
     pub verb: FaultsVerb,
@@ -72,6 +74,10 @@ impl FaultsVerb {
     }
 }
 
+/// Names or ids of nodes, as they were typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nodes(pub Vec<String>);
+
 /// Between whom, which way, for how long.
 #[derive(Args, Clone, Debug)]
 pub struct SidesArgs {
@@ -88,11 +94,11 @@ pub struct SidesArgs {
 #[derive(Args, Clone, Debug)]
 pub struct CutArgs {
     /// One side: names or ids of nodes
-    #[arg(value_name = "NODES", value_delimiter = ',', num_args = 1, required = true)]
-    pub left: Vec<String>,
+    #[arg(value_name = "NODES", value_parser = nodes)]
+    pub left: Nodes,
     /// The other side
-    #[arg(value_name = "PEERS", value_delimiter = ',', num_args = 1, required = true)]
-    pub right: Vec<String>,
+    #[arg(value_name = "PEERS", value_parser = nodes)]
+    pub right: Nodes,
     #[command(flatten)]
     pub sides: SidesArgs,
 }
@@ -100,11 +106,11 @@ pub struct CutArgs {
 #[derive(Args, Clone, Debug)]
 pub struct DelayArgs {
     /// One side: names or ids of nodes
-    #[arg(value_name = "NODES", value_delimiter = ',', num_args = 1, required = true)]
-    pub left: Vec<String>,
+    #[arg(value_name = "NODES", value_parser = nodes)]
+    pub left: Nodes,
     /// The other side
-    #[arg(value_name = "PEERS", value_delimiter = ',', num_args = 1, required = true)]
-    pub right: Vec<String>,
+    #[arg(value_name = "PEERS", value_parser = nodes)]
+    pub right: Nodes,
     /// How much later, each way, up to 10s: a round trip takes twice as much longer. 0: no longer
     #[arg(value_name = "TIME", value_parser = delay)]
     pub delay: Duration,
@@ -118,11 +124,11 @@ pub struct DelayArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ShareArgs {
     /// One side: names or ids of nodes
-    #[arg(value_name = "NODES", value_delimiter = ',', num_args = 1, required = true)]
-    pub left: Vec<String>,
+    #[arg(value_name = "NODES", value_parser = nodes)]
+    pub left: Nodes,
     /// The other side
-    #[arg(value_name = "PEERS", value_delimiter = ',', num_args = 1, required = true)]
-    pub right: Vec<String>,
+    #[arg(value_name = "PEERS", value_parser = nodes)]
+    pub right: Nodes,
     /// How many of a hundred, each way: 5%, 0.1%. 0%: none any longer
     #[arg(value_name = "SHARE", value_parser = share_ppm)]
     pub share_ppm: u32,
@@ -133,11 +139,11 @@ pub struct ShareArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ReorderArgs {
     /// One side: names or ids of nodes
-    #[arg(value_name = "NODES", value_delimiter = ',', num_args = 1, required = true)]
-    pub left: Vec<String>,
+    #[arg(value_name = "NODES", value_parser = nodes)]
+    pub left: Nodes,
     /// The other side
-    #[arg(value_name = "PEERS", value_delimiter = ',', num_args = 1, required = true)]
-    pub right: Vec<String>,
+    #[arg(value_name = "PEERS", value_parser = nodes)]
+    pub right: Nodes,
     /// The most that a packet is held back, up to 10s. 0: no longer
     #[arg(value_name = "TIME", value_parser = delay)]
     pub jitter: Duration,
@@ -148,8 +154,8 @@ pub struct ReorderArgs {
 #[derive(Args, Clone, Debug)]
 pub struct NodesArgs {
     /// Names or ids of nodes
-    #[arg(value_name = "NODES", value_delimiter = ',', num_args = 1, required = true)]
-    pub nodes: Vec<String>,
+    #[arg(value_name = "NODES", value_parser = nodes)]
+    pub nodes: Nodes,
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -178,8 +184,8 @@ pub struct ClockArgs {
 #[derive(Args, Clone, Debug)]
 pub struct HealArgs {
     /// Names or ids of nodes [default: all]
-    #[arg(value_name = "NODES", value_delimiter = ',', num_args = 1)]
-    pub nodes: Vec<String>,
+    #[arg(value_name = "NODES", value_parser = nodes)]
+    pub nodes: Option<Nodes>,
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -188,6 +194,15 @@ pub struct HealArgs {
 pub struct ShowArgs {
     #[command(flatten)]
     pub connect: ConnectArgs,
+}
+
+/// Reads `n1` and `n1,n2`.
+fn nodes(text: &str) -> Result<Nodes, String> {
+    let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+    if names.iter().any(String::is_empty) {
+        return Err(format!("'{text}' leaves a name empty: use n1, or several as n1,n2"));
+    }
+    Ok(Nodes(names))
 }
 
 fn within(text: &str, least: Duration, most: Duration, told: &str) -> Result<Duration, String> {
@@ -256,7 +271,8 @@ mod tests {
         let FaultsVerb::Cut(args) = parse("tidewater faults cut n1,n4 n2,n3 --one-way --for 20s").unwrap() else {
             panic!("cut")
         };
-        assert_eq!((args.left, args.right), (vec!["n1".into(), "n4".into()], vec!["n2".into(), "n3".into()]));
+        let side = |names: [&str; 2]| Nodes(names.map(str::to_owned).to_vec());
+        assert_eq!((args.left, args.right), (side(["n1", "n4"]), side(["n2", "n3"])));
         assert!(args.sides.one_way);
         assert_eq!(args.sides.lasting, Some(Duration::from_secs(20)));
         let FaultsVerb::Delay(args) = parse("tidewater faults delay n1 n2 20ms --jitter 5ms").unwrap() else {
@@ -268,7 +284,7 @@ mod tests {
         };
         assert_eq!((args.offset_ms, args.lasting), (-30_000, Some(Duration::from_secs(60))));
         let FaultsVerb::Heal(args) = parse("tidewater faults heal").unwrap() else { panic!("heal") };
-        assert!(args.nodes.is_empty());
+        assert_eq!(args.nodes, None);
     }
 
     #[test]
@@ -293,6 +309,8 @@ mod tests {
             ("tidewater faults", "cut"),
             ("tidewater faults cutt n1 n2", "cut"),
             ("tidewater faults cut n1", "<PEERS>"),
+            ("tidewater faults cut n1, n2", "leaves a name empty"),
+            ("tidewater faults cut n1 n2 n3", "n3"),
             ("tidewater faults cut n1 n2 --for 2", "500ms, 2s"),
             ("tidewater faults cut n1 n2 --for 0", "1ms to 24h"),
             ("tidewater faults cut n1 n2 --for 25h", "1ms to 24h"),

@@ -7,6 +7,7 @@ mod order;
 pub mod words;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -39,6 +40,9 @@ pub async fn run(args: FaultsArgs) -> Result<ExitCode, CliError> {
     Ok(code)
 }
 
+/// A node that is to stop or die has done so this long after it said that it would, unless its machine is very busy.
+const SOON: Duration = Duration::from_millis(150);
+
 type Told = Result<FaultStatus, ClientError>;
 
 /// All at once; the answers stand in the order of the parts.
@@ -49,6 +53,10 @@ async fn give(client: &Client, plan: &Plan) -> Vec<Told> {
         asked.spawn(async move { (at, client.fault(node, order).await) });
     }
     let mut told = asked.join_all().await;
+    if told.iter().any(|(_, told)| told.as_ref().is_ok_and(|status| status.soon.is_some())) {
+        // Who reads that it is done may rely on it.
+        tokio::time::sleep(SOON).await;
+    }
     told.sort_by_key(|(at, _)| *at);
     told.into_iter().map(|(_, told)| told).collect()
 }
@@ -130,7 +138,7 @@ fn tell(plan: &Plan, told: &[Told], output: Output) -> Result<ExitCode, CliError
     })
 }
 
-async fn show(client: &Client, timeout: std::time::Duration, output: Output) -> Result<ExitCode, CliError> {
+async fn show(client: &Client, timeout: Duration, output: Output) -> Result<ExitCode, CliError> {
     let (layout, _) = client.layout();
     let mut rows = Vec::new();
     let mut nodes = Vec::new();

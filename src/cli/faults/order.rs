@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::CliError;
-use super::super::args::faults::{FaultsVerb, SidesArgs};
+use super::super::args::faults::{FaultsVerb, Nodes, SidesArgs};
 use super::render;
 use crate::data::id::NodeId;
 use crate::ring::layout::{Layout, Member};
@@ -29,7 +29,7 @@ pub struct Part {
 
 /// `show` is no order: it has no plan.
 pub fn plan(verb: &FaultsVerb, layout: &Layout) -> Result<Plan, CliError> {
-    let all = |order: &dyn Fn() -> FaultOrder, nodes: &[String], title: &str| {
+    let all = |order: &dyn Fn() -> FaultOrder, nodes: &Nodes, title: &str| {
         let nodes = members(layout, nodes)?;
         let title = format!("{title} {}", names(&nodes));
         let part = |node: Member| Part { node, order: order(), instead: Vec::new(), may_refuse: false };
@@ -72,7 +72,7 @@ pub fn plan(verb: &FaultsVerb, layout: &Layout) -> Result<Plan, CliError> {
             let title = format!("clock {}{}:", super::words::offset(args.offset_ms), lasting(args.lasting));
             all(&order, &args.nodes.nodes, &title)
         }
-        FaultsVerb::Heal(args) => heal(layout, &args.nodes),
+        FaultsVerb::Heal(args) => heal(layout, &args.nodes.clone().unwrap_or_default()),
         FaultsVerb::Show(_) => Err(CliError::usage("show gives no order")),
     }
 }
@@ -86,8 +86,8 @@ enum Way {
 
 fn sides(
     layout: &Layout,
-    left: &[String],
-    right: &[String],
+    left: &Nodes,
+    right: &Nodes,
     args: &SidesArgs,
     title: &str,
     way: Way,
@@ -122,7 +122,7 @@ fn sides(
 }
 
 /// The nodes forget all their faults, and all others what they do to these.
-fn heal(layout: &Layout, nodes: &[String]) -> Result<Plan, CliError> {
+fn heal(layout: &Layout, nodes: &Nodes) -> Result<Plan, CliError> {
     let healed = members(layout, nodes)?;
     let peers: Vec<NodeId> = healed.iter().map(|member| member.id).collect();
     let part = |node: &Member| {
@@ -137,9 +137,9 @@ fn heal(layout: &Layout, nodes: &[String]) -> Result<Plan, CliError> {
 }
 
 /// Nodes by name or id, each once.
-fn members(layout: &Layout, words: &[String]) -> Result<Vec<Member>, CliError> {
+fn members(layout: &Layout, words: &Nodes) -> Result<Vec<Member>, CliError> {
     let mut found: Vec<Member> = Vec::new();
-    for word in words {
+    for word in &words.0 {
         let is_it = |member: &&Member| member.name == *word || member.id.to_string() == *word;
         let member = layout.members.iter().find(is_it).ok_or_else(|| {
             CliError::usage(format!("the layout has no node '{word}'; it has {}", names(&layout.members)))

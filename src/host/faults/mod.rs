@@ -119,12 +119,9 @@ impl Faults {
     pub fn status(&self, view: &View) -> FaultStatus {
         let (state, now_us) = (self.lock(), clock::mono_us());
         let peer = |(peer, fault, left_ms)| PeerFault { peer, name: view.name_of(peer).to_string(), fault, left_ms };
-        FaultStatus {
-            network: state.plan.network(now_us).map(peer).collect(),
-            clock: state.plan.clock(now_us),
-            soon: None,
-            counts: self.control.counts(),
-        }
+        let mut network: Vec<PeerFault> = state.plan.network(now_us).map(peer).collect();
+        network.sort_by(|one, other| (&one.name, one.fault).cmp(&(&other.name, other.fault)));
+        FaultStatus { network, clock: state.plan.clock(now_us), soon: None, counts: self.control.counts() }
     }
 
     /// The addresses of a peer, by its name and by the links to it.
