@@ -9,7 +9,7 @@ use bench::cluster::Outcome;
 use bench::faults::scenarios::{SHIPPED, heading};
 use bench::results::Results;
 use bench::run::{Progress, default_folder, run};
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().collect();
@@ -43,7 +43,7 @@ fn start(args: &RunArgs, words: &[String]) -> Outcome<bool> {
     fs::create_dir_all(&folder).map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let results = runtime.block_on(async {
-        let (tell, progress) = watch::channel(Progress::default());
+        let (tell, progress) = mpsc::channel(256);
         let shown = tokio::spawn(show(progress));
         let results = tokio::select! {
             results = run(args, words, &tell) => results,
@@ -60,10 +60,9 @@ fn start(args: &RunArgs, words: &[String]) -> Outcome<bool> {
 }
 
 /// One line per second.
-async fn show(mut progress: watch::Receiver<Progress>) {
+async fn show(mut progress: mpsc::Receiver<Progress>) {
     let mut phase = String::new();
-    while progress.changed().await.is_ok() {
-        let now = progress.borrow_and_update().clone();
+    while let Some(now) = progress.recv().await {
         if now.phase != phase {
             println!("{}", now.phase);
             phase = now.phase;
