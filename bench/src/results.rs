@@ -83,7 +83,7 @@ pub struct Slice {
     pub p99_us: u64,
     pub p999_us: u64,
     pub max_us: u64,
-    /// Partitions that some owner was behind in, if it could be asked.
+    /// Mutations and hints that were still to be brought to some owner, if all could be asked. Under load some always are.
     pub behind: Option<u64>,
 }
 
@@ -174,9 +174,10 @@ pub struct Check {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Healing {
     pub healed_at_s: f64,
-    /// Until all owners held the same; `None` if that was not seen before the end.
+    /// Until all owners held the same, or, under load, no more was under way than before the first fault; `None` if that was not seen
+    /// before the end, or before the next fault.
     pub level_after_s: Option<f64>,
-    /// (seconds, partitions behind over all owners).
+    /// (seconds, mutations and hints still to be brought to some owner).
     pub behind: Vec<(f64, u64)>,
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tidewater::{Client, ClientOptions};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::Cpu;
@@ -109,7 +109,7 @@ struct Plan {
 }
 
 /// Runs and gives what was measured. `words`: the command line as typed.
-pub async fn run(args: &RunArgs, words: &[String], tell: &watch::Sender<Progress>) -> Outcome<Results> {
+pub async fn run(args: &RunArgs, words: &[String], tell: &mpsc::Sender<Progress>) -> Outcome<Results> {
     let schedule = args.schedule()?;
     let workload = args.checked_workload()?;
     let duration = args.checked_duration(&schedule)?;
@@ -199,7 +199,7 @@ async fn measure(
     world: &Arc<World>,
     crew: &mut Crew,
     player: &mut Player<Surgery>,
-    tell: &watch::Sender<Progress>,
+    tell: &mpsc::Sender<Progress>,
 ) -> Outcome<Measured> {
     let from_us = world.now_us() + plan.args.warm_up.as_micros() as u64;
     let until_us = from_us + plan.duration.as_micros() as u64;
@@ -226,7 +226,8 @@ async fn measure(
             slices.push(slice.clone());
             let faults = world.faults_text.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
             let measured_s = plan.duration.as_secs_f64();
-            tell.send_replace(Progress { phase: "measuring".into(), slice: Some(slice), faults, measured_s });
+            // Whoever shows it and cannot keep up misses some.
+            let _ = tell.try_send(Progress { phase: "measuring".into(), slice: Some(slice), faults, measured_s });
         }
     };
     let until_s = plan.duration.as_secs_f64();
@@ -263,8 +264,8 @@ fn pids(plan: &Plan, player: &Player<Surgery>) -> Vec<u32> {
     if plan.args.server_pids.is_empty() { player.surgeon.pids() } else { plan.args.server_pids.clone() }
 }
 
-fn say(tell: &watch::Sender<Progress>, phase: &str) {
-    tell.send_replace(Progress { phase: phase.to_owned(), ..Progress::default() });
+fn say(tell: &mpsc::Sender<Progress>, phase: &str) {
+    let _ = tell.try_send(Progress { phase: phase.to_owned(), ..Progress::default() });
 }
 
 fn threads(args: &RunArgs) -> usize {

@@ -11,7 +11,7 @@ use bench::report;
 use bench::report::live::{Live, View};
 use bench::results::Results;
 use bench::run::{Progress, default_folder, run};
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().collect();
@@ -46,7 +46,7 @@ fn start(args: &RunArgs, words: &[String]) -> Outcome<bool> {
     fs::create_dir_all(&folder).map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let results = runtime.block_on(async {
-        let (tell, progress) = watch::channel(Progress::default());
+        let (tell, progress) = mpsc::channel(256);
         let shown = tokio::spawn(show(progress));
         let results = tokio::select! {
             results = run(args, words, &tell) => results,
@@ -63,14 +63,13 @@ fn start(args: &RunArgs, words: &[String]) -> Outcome<bool> {
 }
 
 /// Once a second what happens.
-async fn show(mut progress: watch::Receiver<Progress>) {
+async fn show(mut progress: mpsc::Receiver<Progress>) {
     let mut view = View::stderr();
     let mut phase = String::new();
     let mut live = Live::default();
     let mut answers = 0;
     // That nobody can be shown it is no reason to end a run.
-    while progress.changed().await.is_ok() {
-        let now = progress.borrow_and_update().clone();
+    while let Some(now) = progress.recv().await {
         if now.phase != phase {
             let _ = view.say(&now.phase);
             phase = now.phase;

@@ -9,7 +9,7 @@ use super::tally::Tally;
 use crate::load::values::{Name, Seen, Value};
 use crate::load::worker::{Worker, World, brief, sequence};
 use crate::load::workload::{FIELDS, Model};
-use crate::target::{Answer, Call, Refusal, Target, Told, Verb};
+use crate::target::{Call, Refusal, Target, Told, Verb};
 
 /// Keys of one worker that are read at once.
 const BATCH: usize = 8;
@@ -131,6 +131,7 @@ mod tests {
     use crate::load::keys::Distribution;
     use crate::load::recorder::Recorder;
     use crate::load::workload::Workload;
+    use crate::target::Answer;
 
     /// A store in memory that can be made to do wrong.
     #[derive(Default)]

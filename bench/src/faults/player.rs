@@ -18,6 +18,8 @@ use crate::results::{FaultSpan, Healing};
 /// How often nodes are asked how they are: while something heals, and else.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Under load as little must be under way as before in so many looks one after the other.
+const CALM_LOOKS: u32 = 5;
 /// Samples kept of one healing.
 const SAMPLES_MAX: usize = 3_000;
 
@@ -26,15 +28,18 @@ const SAMPLES_MAX: usize = 3_000;
 pub struct Look {
     pub at_us: u64,
     pub level: bool,
-    /// Mutations that are still to be brought somewhere; `None`: somebody does not answer.
+    /// Mutations and hints that are still to be brought somewhere; `None`: somebody does not answer.
     pub behind: Option<u64>,
+    /// Of these, hints: a healthy cluster keeps none.
+    pub hints: u64,
 }
 
 /// Asks the nodes over and over. Ends when nobody listens any more.
 pub async fn look(client: Client, world: Arc<World>, tell: watch::Sender<Option<Look>>) {
     while !tell.is_closed() {
         let census = Census::take(&client, LOOK_TIMEOUT).await;
-        let look = Look { at_us: world.now_us(), level: census.is_level(), behind: census.behind() };
+        let hints = census.nodes.iter().filter_map(|(_, status)| status.as_ref().ok()).map(|status| status.hints).sum();
+        let look = Look { at_us: world.now_us(), level: census.is_level(), behind: census.behind(), hints };
         tell.send_replace(Some(look));
         sleep(LOOK_EVERY).await;
     }
@@ -58,11 +63,13 @@ pub struct Player<S> {
     active: Vec<(usize, usize)>,
     /// What was behind, at most, while all was well.
     usual: u64,
+    /// Since when as little has been behind, and in how many looks.
+    calm: Option<(f64, u32)>,
 }
 
 impl<S: Surgeon> Player<S> {
     pub fn new(surgeon: S, schedule: Schedule, world: Arc<World>, looks: watch::Receiver<Option<Look>>) -> Self {
-        Self { surgeon, schedule, world, looks, played: Played::default(), active: Vec::new(), usual: 0 }
+        Self { surgeon, schedule, world, looks, played: Played::default(), active: Vec::new(), usual: 0, calm: None }
     }
 
     fn now_s(&self) -> f64 {
@@ -166,10 +173,20 @@ impl<S: Surgeon> Player<S> {
     pub fn take(&mut self, look: Look, still: bool) -> bool {
         let from = self.world.measured_from_us.load(Ordering::Relaxed);
         let at_s = (look.at_us as f64 - from as f64) / 1e6;
-        let level = look.level || (!still && look.behind.is_some_and(|behind| behind <= self.usual));
         if !self.active.is_empty() {
+            self.calm = None;
             return false;
         }
+        let calm = look.hints == 0 && look.behind.is_some_and(|behind| behind <= self.usual);
+        self.calm = match self.calm {
+            Some((since_s, looks)) if calm => Some((since_s, looks + 1)),
+            _ => calm.then_some((at_s, 1)),
+        };
+        let since_s = match self.calm {
+            _ if look.level => Some(at_s),
+            Some((since_s, looks)) if !still && looks >= CALM_LOOKS => Some(since_s),
+            _ => None,
+        };
         match self.played.healings.last_mut() {
             None if at_s >= 0.0 => self.usual = self.usual.max(look.behind.unwrap_or(0)),
             Some(healing) if healing.level_after_s.is_none() && at_s > healing.healed_at_s => {
@@ -178,13 +195,11 @@ impl<S: Surgeon> Player<S> {
                 {
                     healing.behind.push((at_s, behind));
                 }
-                if level {
-                    healing.level_after_s = Some(at_s - healing.healed_at_s);
-                }
+                healing.level_after_s = since_s.map(|since_s| since_s - healing.healed_at_s);
             }
             None | Some(_) => {}
         }
-        level
+        since_s.is_some()
     }
 }
 
@@ -294,7 +309,7 @@ mod tests {
     async fn healing_ends_when_as_little_is_behind_as_before() {
         let (_tell, looks) = watch::channel(None);
         let mut player = player("at 0s kill n1 for 0s", looks);
-        let look = |at_us, behind, level| Look { at_us, behind, level };
+        let look = |at_us, behind, level| Look { at_us, behind, level, hints: 0 };
         player.take(look(1, Some(7), false), false);
         player.begin(0).await.expect("it can");
         player.take(look(2, Some(1_000), false), false);
@@ -304,12 +319,17 @@ mod tests {
         player.take(look(healed_us + 2_000, Some(500), false), false);
         assert_eq!(player.played.healings[0].level_after_s, None);
         player.take(look(healed_us + 3_000, Some(8), false), false);
-        player.take(look(healed_us + 4_000, Some(7), false), false);
-        player.take(look(healed_us + 5_000, Some(0), true), false);
+        for step in 4..4 + u64::from(CALM_LOOKS) {
+            assert_eq!(player.played.healings[0].level_after_s, None);
+            player.take(look(healed_us + step * 1_000, Some(7), false), false);
+        }
+        player.take(look(healed_us + 10_000, Some(0), true), false);
         let healing = &player.played.healings[0];
-        assert_eq!(healing.behind.iter().map(|(_, behind)| *behind).collect::<Vec<_>>(), [500, 8, 7]);
+        assert_eq!(healing.behind.iter().map(|(_, behind)| *behind).collect::<Vec<_>>(), [500, 8, 7, 7, 7, 7, 7]);
         assert!((healing.level_after_s.expect("level") - 0.004).abs() < 0.000_1, "{healing:?}");
         player.played.healings[0].level_after_s = None;
-        assert!(!player.take(look(healed_us + 6_000, Some(7), false), true), "level is level when nobody writes");
+        assert!(!player.take(look(healed_us + 11_000, Some(7), false), true), "level is level when nobody writes");
+        let hints = Look { hints: 1, ..look(healed_us + 12_000, Some(1), false) };
+        assert!((0..9).all(|_| !player.take(hints, false)), "hints are kept for somebody");
     }
 }

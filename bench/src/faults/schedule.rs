@@ -145,7 +145,7 @@ impl std::error::Error for ScheduleError {}
 pub fn parse(text: &str) -> Result<Schedule, ScheduleError> {
     let mut schedule = Schedule::default();
     for (at, line) in text.lines().enumerate() {
-        let mut words = Words::of(line, at + 1);
+        let words = Words::of(line, at + 1);
         match words.peek() {
             None => {}
             Some("with") => {

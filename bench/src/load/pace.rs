@@ -72,7 +72,9 @@ impl Alarm {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: it was just made and belongs to nobody else.
-        Ok(Self { timer: AsyncFd::new(unsafe { OwnedFd::from_raw_fd(fd) })? })
+        let timer = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: `timer` is moved in and never replaced, so that it stays open for as long as it is registered.
+        Ok(Self { timer: unsafe { AsyncFd::register(timer)? } })
     }
 
     pub async fn sleep(&self, longest: Duration) -> io::Result<()> {
