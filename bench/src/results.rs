@@ -177,7 +177,7 @@ pub struct Healing {
     /// Until all owners held the same, or, under load, no more was under way than before the first fault; `None` if that was not seen
     /// before the end, or before the next fault.
     pub level_after_s: Option<f64>,
-    /// (seconds, mutations and hints still to be brought to some owner).
+    /// (seconds since healed, mutations and hints still to be brought to some owner).
     pub behind: Vec<(f64, u64)>,
 }
 

@@ -307,7 +307,7 @@ fn setting(plan: &Plan, subject: &Subject) -> Setting {
     let distribution = args.distribution.unwrap_or(plan.workload.distribution);
     let title = args.title.clone().unwrap_or_else(|| {
         let name = args.scenario_name().map(|name| format!(", {name}")).unwrap_or_default();
-        format!("{} on {}{name}", plan.workload.text, subject.text)
+        format!("{} at {}{name}", args.workload, subject.levels.0)
     });
     Setting {
         title,

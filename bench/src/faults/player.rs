@@ -193,7 +193,7 @@ impl<S: Surgeon> Player<S> {
                 if let Some(behind) = look.behind
                     && healing.behind.len() < SAMPLES_MAX
                 {
-                    healing.behind.push((at_s, behind));
+                    healing.behind.push((at_s - healing.healed_at_s, behind));
                 }
                 healing.level_after_s = since_s.map(|since_s| since_s - healing.healed_at_s);
             }

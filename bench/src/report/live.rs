@@ -225,7 +225,7 @@ fn lines(live: &Live, history: &VecDeque<Slice>, width: usize, colors: bool) -> 
         }
     };
     if let Some(behind) = slice.behind {
-        state += &format!("; {} behind", words::plural(behind, "partition", "partitions"));
+        state += &format!("; {} behind", words::plural(behind, "mutation", "mutations"));
     }
     lines.push(state);
     if !kinds.is_empty() {

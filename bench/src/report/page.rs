@@ -289,7 +289,7 @@ fn healings(results: &[Results], labels: &[String]) -> Markup {
             rows.push(with_run(labels, at, vec![words::seconds(one.healed_at_s), level, most]));
         }
     }
-    table_of_runs(labels, &["healed at", "level after", "partitions behind at most"], 0, rows)
+    table_of_runs(labels, &["healed at", "level after", "mutations behind at most"], 0, rows)
 }
 
 fn errors(results: &[Results], labels: &[String]) -> Markup {

@@ -171,7 +171,7 @@ fn healing(text: &mut String, results: &Results) {
             |level_s| format!("level after {}", words::seconds(level_s)),
         );
         let behind = match one.behind.iter().map(|(_, behind)| *behind).max() {
-            Some(most) => format!(" ({} behind at most)", words::plural(most, "partition", "partitions")),
+            Some(most) => format!(" ({} behind at most)", words::plural(most, "mutation", "mutations")),
             None => String::new(),
         };
         let said = format!("at {}: {level}{behind}", words::seconds(one.healed_at_s));

@@ -16,7 +16,7 @@ const POINTS_MOST: usize = 600;
 /// A part of a bar that is narrower than this share is not written into.
 const WRITTEN_SHARE: f64 = 0.07;
 
-/// Partitions behind since the healing.
+/// Mutations behind since the healing.
 pub fn healing(results: &[Results], labels: &[String]) -> Option<Figure> {
     let mut legend = Vec::new();
     let mut series = Vec::new();
@@ -62,14 +62,14 @@ pub fn healing(results: &[Results], labels: &[String]) -> Option<Figure> {
     }
     let plot = Plot {
         width: HALF_WIDTH,
-        about: "Partitions behind after the faults ended".to_owned(),
+        about: "Mutations behind after the faults ended".to_owned(),
         across: Axis {
             name: "seconds since healed".to_owned(),
             scale: Scale::Linear { from: 0.0, to: last_s * 1.02 },
             say: words::short,
         },
         panels: vec![Panel {
-            name: "partitions behind, over all owners".to_owned(),
+            name: "mutations behind, over all owners".to_owned(),
             height: 190.0,
             scale: Scale::from_zero(most),
             say: words::rough,

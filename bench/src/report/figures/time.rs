@@ -1,4 +1,4 @@
-//! Over time: throughput, latency, errors, partitions behind, one below the other, with the faults through all of them.
+//! Over time: throughput, latency, errors, mutations behind, one below the other, with the faults through all of them.
 
 use super::{Drawing, Figure, NARROW_WIDTH, WIDE_WIDTH, legend_of_runs};
 use crate::report::plot::{Axis, Group, Hint, Look, Marks, Panel, Plot, Scale, Series, Span, groups};
@@ -59,7 +59,7 @@ fn plot(results: &[Results], labels: &[String], runs: &[Vec<Group>], width: f64)
     let length = results.iter().map(facts::length_s).fold(1.0, f64::max);
     Plot {
         width,
-        about: "Throughput, latency, errors and partitions behind over time".to_owned(),
+        about: "Throughput, latency, errors and mutations behind over time".to_owned(),
         across: Axis {
             name: "seconds since the measured part began".to_owned(),
             scale: Scale::Linear { from: 0.0, to: length },
@@ -118,7 +118,7 @@ fn panels(runs: &[Vec<Group>], labels: &[String]) -> Vec<Panel> {
     let behind = all().filter_map(|group| group.behind).fold(0.0, f64::max);
     if behind > 0.0 {
         panels.push(Panel {
-            name: "partitions behind, over all owners".to_owned(),
+            name: "mutations behind, over all owners".to_owned(),
             height: 70.0,
             scale: Scale::from_zero(behind),
             say: words::rough,
@@ -208,7 +208,7 @@ fn hints(run: &Results) -> Vec<Hint> {
             text += &format!(", {} of judged reads stale", words::share(group.stale, group.judged));
         }
         if let Some(behind) = group.behind {
-            text += &format!(", {behind} partitions behind");
+            text += &format!(", {behind} mutations behind");
         }
         Hint { from: group.from_s, to: group.to_s, text }
     };

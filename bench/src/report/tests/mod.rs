@@ -79,7 +79,7 @@ fn a_page_has_every_part() {
     assert!(lanes[0].starts_with("partition n1 | n2,n3") && lanes[2].starts_with("kill n2"), "{lanes:?}");
     let names: Vec<String> = with_class(wide, "name").map(text).collect();
     let expected =
-        ["answers per second", "latency: p50, p99, p99.9", "errors per second", "partitions behind, over all owners"];
+        ["answers per second", "latency: p50, p99, p99.9", "errors per second", "mutations behind, over all owners"];
     assert_eq!(names, expected);
     assert_eq!(with_class(wide, "shade").count(), 3 * names.len(), "each fault through each panel");
     assert_eq!(with_class(wide, "hint").count(), 150);
@@ -289,7 +289,7 @@ fn the_summary_says_what_one_wants_to_know() {
         "      552  timeout\n",
         "read       quorum  733,021  ",
         "write quorum, read one: ",
-        "at 70 s: level after 4.2 s (612 partitions behind at most)",
+        "at 70 s: level after 4.2 s (612 mutations behind at most)",
         "41.7 µs of CPU per operation, 312 MiB of memory",
         "31 % of all cores",
     ] {
