@@ -12,6 +12,7 @@
 //! which things were written.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -122,6 +123,19 @@ impl<'a, S: Storage + ?Sized> Overlay<'a, S> {
         }
         self.bytes += from.len() + to.len();
         pending.ranges.push((from, to));
+    }
+
+    /// What this turn has put, deleted or begun to delete in a space.
+    pub fn touched(&self, space: Space) -> impl Iterator<Item = &[u8]> {
+        let pending = &self.spaces[space.index()];
+        pending.written.keys().chain(pending.ranges.iter().map(|(from, _)| from)).map(Bytes::as_ref)
+    }
+
+    /// Has this turn put or deleted anything that begins so?
+    pub fn touches(&self, space: Space, prefix: &[u8]) -> bool {
+        let pending = &self.spaces[space.index()];
+        let mut from = pending.written.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        from.next().is_some_and(|(key, _)| key.starts_with(prefix)) || !pending.ranges.is_empty()
     }
 
     /// Number of steps that a batch taken now would have.

@@ -28,16 +28,18 @@ impl Coordinator {
         gathering: Gathering,
     ) -> Result<(), StoreError> {
         let me = desk.options.me;
-        let Gathering { scope, local, replies, hinted, acks, op_known, .. } = gathering;
+        let Gathering { scope, local, local_version, replies, hinted, acks, op_known, .. } = gathering;
         running.receipt.acks = acks.values().cloned().collect();
         let mut held: Vec<(NodeId, Held)> = Vec::with_capacity(1 + replies.len());
         let owner = local.is_some();
         if let Some(mut local) = local {
             if !replies.is_empty() {
                 // What was read when the others were asked may have been overtaken since.
-                let rows = desk.replica.read(desk.turn, &running.request.key, &scope)?;
-                let context = desk.replica.state(desk.turn, running.partition)?.knowledge();
-                local = Held::new(rows, context);
+                if !desk.replica.is_unchanged(desk.turn, &running.request.key, local_version)? {
+                    let rows = desk.replica.read(desk.turn, &running.request.key, &scope)?;
+                    local = Held::new(rows, Default::default());
+                }
+                local.context = desk.replica.state(desk.turn, running.partition)?.knowledge();
             }
             held.push((me, local));
         }

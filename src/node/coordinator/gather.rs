@@ -36,6 +36,7 @@ impl Coordinator {
         let mut gathering = Gathering {
             quorum,
             local: None,
+            local_version: 0,
             replies: BTreeMap::new(),
             hinted: Vec::new(),
             acks: BTreeMap::new(),
@@ -73,6 +74,7 @@ impl Coordinator {
             let context =
                 if alone { Default::default() } else { desk.replica.state(desk.turn, partition)?.knowledge() };
             gathering.local = Some(Held::new(rows, context));
+            gathering.local_version = desk.replica.rows_version(desk.turn, partition)?;
         } else {
             gathering.hinted = desk.hints.of_key(desk.turn, partition, &running.request.key)?;
         }

@@ -141,6 +141,8 @@ struct Gathering {
     quorum: Quorum,
     scope: Scope,
     local: Option<Held>,
+    /// What `local` was read at.
+    local_version: u64,
     replies: BTreeMap<NodeId, Held>,
     hinted: Vec<Delta>,
     acks: BTreeMap<NodeId, Ack>,

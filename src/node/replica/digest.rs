@@ -121,6 +121,7 @@ impl Replica {
             retries: state.retries,
             op_first_ms: state.op_first_ms,
             version: state.version + 1,
+            rows_version: state.rows_version,
             ..PartitionState::default()
         };
         let entries = state.log_entries;

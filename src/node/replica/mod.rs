@@ -80,6 +80,8 @@ pub struct PartitionState {
     pub log_entries: u64,
     /// Grows with every change of `seen`.
     pub version: u64,
+    /// Grows with every turn that changed rows. Only in memory.
+    pub rows_version: u64,
     /// `seen`, `newest` or `retries` changed in a way that the log does not tell.
     pub checkpoint_due: bool,
 }
@@ -101,6 +103,7 @@ impl Default for PartitionState {
             op_first_ms: u64::MAX,
             log_entries: 0,
             version: 0,
+            rows_version: 0,
             checkpoint_due: false,
         }
     }
@@ -696,6 +699,18 @@ impl Replica {
         Ok(mask)
     }
 
+    /// What is to be compared with [`Replica::is_unchanged`] later.
+    pub fn rows_version(&mut self, turn: &Turn, partition: Partition) -> Result<u64, StoreError> {
+        Ok(self.state(turn, partition)?.rows_version)
+    }
+
+    /// Are a key's rows certainly as they were when its partition had this version?
+    pub fn is_unchanged(&mut self, turn: &Turn, key: &Key, version: u64) -> Result<bool, StoreError> {
+        let partition = self.partition_of(key);
+        let same = self.state(turn, partition)?.rows_version == version;
+        Ok(same && !turn.touches(Space::Rows, &key_prefix(partition, key)))
+    }
+
     /// The rows of a scope, in order.
     pub fn read(&mut self, turn: &Turn, key: &Key, scope: &Scope) -> Result<Vec<(Path, Row)>, StoreError> {
         let partition = self.partition_of(key);
@@ -837,6 +852,12 @@ impl Replica {
 
     /// Writes the checkpoints that this turn owes. To be called once, before the commit.
     pub fn finish(&mut self, turn: &mut Turn) {
+        for key in turn.touched(Space::Rows) {
+            let partition = key.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+            if let Some(Some(state)) = self.partitions.get_mut(usize::from(partition)) {
+                state.rows_version += 1;
+            }
+        }
         for partition in std::mem::take(&mut self.due) {
             let state = self.partitions[partition.0 as usize].as_deref_mut().expect("due only when loaded");
             state.checkpoint_due = false;
