@@ -46,7 +46,7 @@ fi
 endef
 
 build: setup-build
-	cargo build
+	cargo build --workspace --bins
 
 demo: build ## a real three-node cluster takes real data, loses a node, goes on, comes level (about a minute after the build)
 	$(TARGET_DIR)/debug/tidewater demo
@@ -58,8 +58,7 @@ lint: setup-build ## formatting and clippy, warnings denied
 test: setup lint ## everything: formatting, clippy, all tests
 	cargo test --workspace
 
-bench: setup-build ## the canonical run: three nodes under load, a partition, a kill, every answer checked (3 minutes after the build)
-	cargo build --workspace --bins
+bench: build ## the canonical run: three nodes under load, a partition, a kill, every answer checked (3 minutes after the build)
 	$(TARGET_DIR)/debug/tidewater-bench $(ARGS)
 
 bench-micro: setup-build ## what one call costs

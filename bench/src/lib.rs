@@ -32,6 +32,7 @@ pub mod load;
 pub mod machine;
 pub mod results;
 pub mod run;
+pub mod subject;
 pub mod target;
 
 /// What the command line may say: `--json`, `--rounds N`, `--only TEXT`.
