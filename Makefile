@@ -46,7 +46,7 @@ fi
 endef
 
 build: setup-build
-	cargo build
+	cargo build --workspace --bins
 
 demo: build ## a real three-node cluster takes real data, loses a node, goes on, comes level (about a minute after the build)
 	$(TARGET_DIR)/debug/tidewater demo
@@ -58,13 +58,11 @@ lint: setup-build ## formatting and clippy, warnings denied
 test: setup lint ## everything: formatting, clippy, all tests
 	cargo test --workspace
 
-bench: setup-build ## the canonical run: three nodes under load, a partition, a kill, every answer checked (3 minutes after the build)
-	cargo build --workspace --bins
+bench: build ## the canonical run: three nodes under load, a partition, a kill, every answer checked (3 minutes after the build)
 	$(TARGET_DIR)/debug/tidewater-bench $(ARGS)
 
-bench-compare: setup-build ## Tidewater beside Redis Cluster, the same load in turn (about 15 minutes; needs redis-server)
+bench-compare: build ## Tidewater beside Redis Cluster, the same load in turn (about 15 minutes; needs redis-server)
 	@command -v redis-server >/dev/null || { echo "redis-server is missing: apt-get install redis-server"; exit 1; }
-	cargo build --workspace --bins
 	$(TARGET_DIR)/debug/compare $(ARGS)
 
 bench-micro: setup-build ## what one call costs

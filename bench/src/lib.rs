@@ -34,6 +34,7 @@ pub mod machine;
 pub mod report;
 pub mod results;
 pub mod run;
+pub mod subject;
 pub mod target;
 
 /// What the command line may say: `--json`, `--rounds N`, `--only TEXT`.

@@ -50,7 +50,7 @@ fn start(args: &RunArgs, words: &[String]) -> Outcome<bool> {
         let shown = tokio::spawn(show(progress));
         let results = tokio::select! {
             results = run(args, words, &tell) => results,
-            _ = tokio::signal::ctrl_c() => Err("stopped before the end: there are no results".into()),
+            () = told_to_stop() => Err("stopped before the end: there are no results".into()),
         };
         drop(tell);
         let _ = shown.await;
@@ -60,6 +60,19 @@ fn start(args: &RunArgs, words: &[String]) -> Outcome<bool> {
     let check = &results.check;
     let wrong = check.lost + check.duplicated + check.resurrected + check.invented + check.stale_against_promise;
     Ok(wrong == 0)
+}
+
+/// By Ctrl-C or by a signal; where signals cannot be heard, never.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 /// Once a second what happens.

@@ -21,7 +21,7 @@ impl Counter {
     pub fn end(&mut self, end: End) {
         self.under_way -= 1;
         match end {
-            End::Acknowledged { at_us, stand_ins } => {
+            End::Acknowledged { at_us, stand_ins, .. } => {
                 self.acknowledged += 1;
                 self.acknowledged_at_us = at_us;
                 // A reader is owed all of them, so that one kept by a stand-in clears the debt until the end.
@@ -37,7 +37,7 @@ impl Counter {
     }
 
     pub fn before(&self) -> Before {
-        Before { acknowledged: self.acknowledged, at_us: self.acknowledged_at_us, stand_ins: self.stand_ins }
+        Before { acknowledged: self.acknowledged, at_us: self.acknowledged_at_us, stand_ins: self.stand_ins, nodes: 0 }
     }
 
     /// A read that began at `before` brought this sum; no sum is 0.
@@ -60,7 +60,8 @@ impl Counter {
     }
 
     pub fn told(&self) -> String {
-        format!("{} acknowledged, {} of unknown outcome", self.acknowledged, self.unsure)
+        let Self { acknowledged, unsure, under_way, .. } = self;
+        format!("{acknowledged} acknowledged, {under_way} under way, {unsure} of unknown outcome")
     }
 }
 
@@ -72,8 +73,8 @@ mod tests {
     fn a_sum_lies_between_what_is_known_and_what_may_be() {
         let mut counter = Counter::default();
         for end in [
-            End::Acknowledged { at_us: 1, stand_ins: false },
-            End::Acknowledged { at_us: 2, stand_ins: false },
+            End::Acknowledged { at_us: 1, stand_ins: false, nodes: 0 },
+            End::Acknowledged { at_us: 2, stand_ins: false, nodes: 0 },
             End::Unknown,
             End::Refused,
         ] {
@@ -88,7 +89,7 @@ mod tests {
         let before = counter.before();
         counter.begin();
         assert_eq!(counter.judge(before, 4), Verdict::Fresh, "one is under way");
-        counter.end(End::Acknowledged { at_us: 3, stand_ins: true });
+        counter.end(End::Acknowledged { at_us: 3, stand_ins: true, nodes: 0 });
         assert_eq!(counter.judge(before, 2), Verdict::Fresh, "acknowledged after the read began");
         assert_eq!(counter.judge(counter.before(), 2), Verdict::Stale);
         assert!(counter.before().stand_ins);

@@ -7,8 +7,9 @@ use tokio::time::sleep;
 use super::register::Wrong;
 use super::tally::Tally;
 use crate::load::values::{Name, Seen, Value};
-use crate::load::worker::{Worker, World, brief, sequence};
+use crate::load::worker::{Worker, brief, sequence};
 use crate::load::workload::{FIELDS, Model};
+use crate::load::world::World;
 use crate::target::{Call, Refusal, Target, Told, Verb};
 
 /// Keys of one worker that are read at once.
@@ -161,7 +162,7 @@ mod tests {
                         Told::Done
                     }
                 };
-                answers.push(Answer { told: Ok(told), receipt: Some((2, 0)), sent_once: true });
+                answers.push(Answer { told: Ok(told), receipt: None, sent_once: true });
             }
         }
 
@@ -182,6 +183,7 @@ mod tests {
             pipeline: 4,
             rate: None,
             workers: 1,
+            members: Vec::new(),
             intersecting: true,
             measured_from_us: AtomicU64::new(0),
             until_us: AtomicU64::new(30_000),

@@ -13,9 +13,11 @@ const CHUNK: usize = 1 << 14;
 /// Keys that a run may have, those that it inserts included. They cost some 100 bytes each.
 pub const KEYS_MAX: u32 = 1 << 26;
 
+type Chunk<T> = Box<[Mutex<T>]>;
+
 /// Something that grows by chunks and never moves.
 struct Chunks<T> {
-    chunks: Box<[OnceLock<Box<[Mutex<T>]>>]>,
+    chunks: Box<[OnceLock<Chunk<T>>]>,
 }
 
 impl<T: Default> Chunks<T> {

@@ -82,7 +82,7 @@ impl Members {
         self.busy = false;
         let bit = bit(change.member);
         match end {
-            End::Acknowledged { at_us, stand_ins } => {
+            End::Acknowledged { at_us, stand_ins, .. } => {
                 self.acknowledged_at_us = at_us;
                 self.stand_ins |= stand_ins;
                 match (change.adds, certain) {
@@ -103,7 +103,7 @@ impl Members {
 
     pub fn before(&self) -> MembersBefore {
         let acknowledged = u64::from(self.present.count_ones());
-        let before = Before { acknowledged, at_us: self.acknowledged_at_us, stand_ins: self.stand_ins };
+        let before = Before { acknowledged, at_us: self.acknowledged_at_us, stand_ins: self.stand_ins, nodes: 0 };
         MembersBefore { before, next: self.next, present: self.present, unsure: self.unsure }
     }
 
@@ -173,7 +173,7 @@ fn bit(member: u32) -> u64 {
 mod tests {
     use super::*;
 
-    const DONE: End = End::Acknowledged { at_us: 1, stand_ins: false };
+    const DONE: End = End::Acknowledged { at_us: 1, stand_ins: false, nodes: 0 };
 
     fn change(set: &mut Members, adds: bool, end: End, certain: bool) -> Change {
         let change = set.begin(adds).expect("one at a time");

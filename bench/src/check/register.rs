@@ -13,6 +13,7 @@ pub enum End {
     Acknowledged {
         at_us: u64,
         stand_ins: bool,
+        nodes: u64,
     },
     /// Nothing happened, it was said.
     Refused,
@@ -26,6 +27,8 @@ pub struct Before {
     pub at_us: u64,
     /// The last acknowledgement counted stand-ins.
     pub stand_ins: bool,
+    /// Who acknowledged it: one bit per member. 0: not known.
+    pub nodes: u64,
 }
 
 /// What a read is worth.
@@ -58,6 +61,7 @@ pub struct Register {
     acknowledged_at_us: u64,
     /// The newest write that deletes.
     newest_delete: u32,
+    nodes: u64,
     deleted: bool,
     stand_ins: bool,
     busy: bool,
@@ -83,11 +87,12 @@ impl Register {
     pub fn end(&mut self, sequence: u32, deletes: bool, end: End) {
         self.busy = false;
         match end {
-            End::Acknowledged { at_us, stand_ins } => {
+            End::Acknowledged { at_us, stand_ins, nodes } => {
                 self.acknowledged = sequence;
                 self.acknowledged_at_us = at_us;
                 self.deleted = deletes;
                 self.stand_ins = stand_ins;
+                self.nodes = nodes;
             }
             End::Refused => {}
             End::Unknown if self.unsure.len() < UNSURE_MAX => self.unsure.push((sequence, deletes)),
@@ -100,7 +105,12 @@ impl Register {
     }
 
     pub fn before(&self) -> Before {
-        Before { acknowledged: u64::from(self.acknowledged), at_us: self.acknowledged_at_us, stand_ins: self.stand_ins }
+        Before {
+            acknowledged: u64::from(self.acknowledged),
+            at_us: self.acknowledged_at_us,
+            stand_ins: self.stand_ins,
+            nodes: self.nodes,
+        }
     }
 
     /// A read that began at `before` brought this sequence number; `None`: nothing.
@@ -158,7 +168,7 @@ impl Register {
 mod tests {
     use super::*;
 
-    const DONE: End = End::Acknowledged { at_us: 10, stand_ins: false };
+    const DONE: End = End::Acknowledged { at_us: 10, stand_ins: false, nodes: 0 };
 
     /// After these writes: (deletes, what became of it).
     fn after(writes: &[(bool, End)]) -> Register {

@@ -131,7 +131,7 @@ mod tests {
         Circumstances { intersecting: true, stand_ins: false, healthy: true, measured: true };
 
     fn before(at_us: u64) -> Before {
-        Before { acknowledged: 1, at_us, stand_ins: false }
+        Before { acknowledged: 1, at_us, stand_ins: false, nodes: 0 }
     }
 
     #[test]

@@ -11,3 +11,4 @@ pub mod player;
 pub mod scenarios;
 pub mod schedule;
 pub mod surgeon;
+mod words;

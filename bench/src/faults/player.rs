@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::schedule::Schedule;
 use super::surgeon::Surgeon;
 use crate::cluster::Outcome;
-use crate::load::worker::World;
+use crate::load::world::World;
 use crate::results::{FaultSpan, Healing};
 
 /// How often nodes are asked how they are: while something heals, and else.
@@ -173,7 +173,8 @@ impl<S: Surgeon> Player<S> {
     pub fn take(&mut self, look: Look, still: bool) -> bool {
         let from = self.world.measured_from_us.load(Ordering::Relaxed);
         let at_s = (look.at_us as f64 - from as f64) / 1e6;
-        if !self.active.is_empty() {
+        let is_old = self.played.healings.last().is_some_and(|healing| at_s <= healing.healed_at_s);
+        if !self.active.is_empty() || is_old {
             self.calm = None;
             return false;
         }
@@ -189,7 +190,7 @@ impl<S: Surgeon> Player<S> {
         };
         match self.played.healings.last_mut() {
             None if at_s >= 0.0 => self.usual = self.usual.max(look.behind.unwrap_or(0)),
-            Some(healing) if healing.level_after_s.is_none() && at_s > healing.healed_at_s => {
+            Some(healing) if healing.level_after_s.is_none() => {
                 if let Some(behind) = look.behind
                     && healing.behind.len() < SAMPLES_MAX
                 {
@@ -265,6 +266,7 @@ mod tests {
             pipeline: 1,
             rate: None,
             workers: 1,
+            members: Vec::new(),
             intersecting: true,
             measured_from_us: AtomicU64::new(0),
             until_us: AtomicU64::new(0),

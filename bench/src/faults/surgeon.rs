@@ -27,6 +27,9 @@ pub trait Surgeon {
     async fn end(&mut self, fault: &Fault) -> Outcome<()>;
 }
 
+/// The node that is told, its peers, and what it is to do to them.
+type Order = (String, Vec<NodeId>, Vec<NetworkFault>);
+
 /// Hurts a cluster of Tidewater nodes.
 pub struct Hands {
     client: Client,
@@ -53,8 +56,8 @@ impl Hands {
         names.iter().map(|name| self.id(name)).collect()
     }
 
-    /// What each node is told for a network fault: (node, peers, faults).
-    fn orders(&self, action: &Action) -> Outcome<Vec<(String, Vec<NodeId>, Vec<NetworkFault>)>> {
+    /// What each node is told for a network fault.
+    fn orders(&self, action: &Action) -> Outcome<Vec<Order>> {
         let mut orders = Vec::new();
         match action {
             Action::Network { sides, effect } => {

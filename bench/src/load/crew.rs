@@ -13,8 +13,9 @@ use tokio::time::sleep;
 
 use super::recorder::{Recorder, Second};
 use super::values::{Name, Value};
-use super::worker::{Worker, World, fill_kinds};
+use super::worker::{Worker, fill_kinds};
 use super::workload::FIELDS;
+use super::world::World;
 use crate::check::last;
 use crate::check::register::End;
 use crate::cluster::Outcome;
@@ -225,11 +226,7 @@ async fn fill<T: Target>(worker: &mut Worker<T>) -> Result<(), String> {
             let mut failed = None;
             let mut again = Vec::new();
             for (call, answer) in calls.drain(..).zip(&answers) {
-                let end = match answer.told {
-                    Ok(_) => End::Acknowledged { at_us: now, stand_ins: answer.receipt.is_some_and(|(_, by)| by > 0) },
-                    Err(refusal) if refusal.may_have_happened => End::Unknown,
-                    Err(_) => End::Refused,
-                };
+                let end = answer.end(now);
                 end_first(&world, &call, end, answer.sent_once && !matches!(answer.told, Ok(Told::There(false))));
                 if let Err(refusal) = answer.told {
                     failed = Some(refusal.why);

@@ -17,3 +17,4 @@ pub mod recorder;
 pub mod values;
 pub mod worker;
 pub mod workload;
+pub mod world;

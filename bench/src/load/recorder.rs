@@ -5,6 +5,7 @@ use hdrhistogram::Histogram;
 use super::workload::Kind;
 use crate::check::tally::Tally;
 use crate::results::{Latency, Operation, Receipts, Slice};
+use crate::target::Backing;
 
 /// Latencies above this are told as this.
 const LONGEST_US: u64 = 120_000_000;
@@ -95,12 +96,12 @@ impl Recorder {
         })
     }
 
-    pub fn done(&mut self, kind: Kind, took_us: u64, receipt: Option<(u8, u8)>) {
+    pub fn done(&mut self, kind: Kind, took_us: u64, receipt: Option<Backing>) {
         self.second.done += 1;
         self.second.histogram.saturating_record(took_us.max(1));
         let per_kind = self.kind(kind);
         per_kind.histogram.saturating_record(took_us.max(1));
-        if let Some((owners, stand_ins)) = receipt {
+        if let Some(Backing { owners, stand_ins, .. }) = receipt {
             per_kind.receipts[usize::from(owners).min(PARTS - 1)][usize::from(stand_ins).min(PARTS - 1)] += 1;
         }
     }
@@ -210,7 +211,7 @@ mod tests {
     fn latencies_are_told_with_a_curve_that_rises_to_one() {
         let mut recorder = Recorder::default();
         for us in 1..=10_000 {
-            recorder.done(Kind::Read, us, Some((2, 1)));
+            recorder.done(Kind::Read, us, Some(Backing { owners: 2, stand_ins: 1, nodes: 7 }));
         }
         let read = &recorder.operations(|_| "quorum".into())[0];
         assert_eq!((read.name.as_str(), read.level.as_str(), read.latency.count), ("read", "quorum", 10_000));
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn threads_are_added_up() {
         let (mut all, mut one) = (Recorder::default(), Recorder::default());
-        one.done(Kind::Update, 10, Some((1, 1)));
+        one.done(Kind::Update, 10, Some(Backing { owners: 1, stand_ins: 1, nodes: 3 }));
         one.failed(Kind::Update, "timeout", 2);
         one.failed(Kind::Update, "overloaded", 1);
         one.failed(Kind::Update, "timeout", 1);

@@ -1,23 +1,23 @@
 //! One caller: draws what to do, asks, has the answer judged, takes the time.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use super::keys::{Chooser, Distribution};
+use super::keys::Chooser;
 use super::pace::{Alarm, Due, Pace};
 use super::recorder::Recorder;
 use super::values::{Name, Seen, Value};
-use super::workload::{FIELDS, Kind, Model, Workload};
-use crate::check::ledger::Ledger;
+use super::workload::{FIELDS, Kind, Model};
+use super::world::World;
 use crate::check::members::{Change, MembersBefore};
 use crate::check::register::{Before, End, Verdict};
 use crate::check::tally::Circumstances;
-use crate::target::{Answer, Call, Refusal, Target, Told, Verb};
+use crate::target::{Answer, Backing, Call, Refusal, Target, Told, Verb};
 
 /// A closed loop waits for so long after a request that failed, since who refuses at once would be asked without end.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -27,57 +27,6 @@ const PATIENCE_US: u64 = 2_000_000;
 const DRAWS: u32 = 8;
 /// Keys that a scan asks for at most.
 const SCAN_MOST: u32 = 100;
-
-/// What all workers share.
-pub struct World {
-    pub began: Instant,
-    pub ledger: Ledger,
-    pub workload: Workload,
-    pub distribution: Distribution,
-    /// The least and the most bytes of a value.
-    pub sizes: (u32, u32),
-    /// Requests of a worker under way at once.
-    pub pipeline: usize,
-    /// Altogether, per second; `None`: a closed loop.
-    pub rate: Option<f64>,
-    pub workers: usize,
-    /// Read and write level together exceed the number of owners.
-    pub intersecting: bool,
-    /// Microseconds after `began`; set when the run begins.
-    pub measured_from_us: AtomicU64,
-    pub until_us: AtomicU64,
-    /// Faults that are on, and a number that changes with each that comes or goes.
-    pub faults_on: AtomicU32,
-    pub faults_changed: AtomicU32,
-    /// What is on now, for examples.
-    pub faults_text: Mutex<String>,
-    /// It is over before its time.
-    pub stopped: AtomicBool,
-}
-
-impl World {
-    pub fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    pub fn now_us(&self) -> u64 {
-        self.began.elapsed().as_micros() as u64
-    }
-
-    pub fn faults_text(&self) -> String {
-        let text = self.faults_text.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if text.is_empty() { "no fault was on".into() } else { format!("while: {text}") }
-    }
-
-    fn health(&self) -> Option<u32> {
-        (self.faults_on.load(Ordering::Relaxed) == 0).then(|| self.faults_changed.load(Ordering::Relaxed))
-    }
-
-    pub fn length(&self, random: &mut SmallRng) -> u32 {
-        let (least, most) = self.sizes;
-        if least == most { least } else { random.random_range(least..=most) }
-    }
-}
 
 /// What was owed when a request was sent.
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +122,9 @@ impl<T: Target> Worker<T> {
             self.prepare(kind);
         }
         if self.calls.is_empty() {
+            let kind = self.world.workload.choose(&mut self.random);
+            let none = Refusal { why: "every key was being written", may_have_happened: false };
+            self.record(kind, intended_us, intended_us, Err(none), None);
             return false;
         }
         if let [Pending { kind: kind @ (Kind::ReadModifyWrite | Kind::WriteSiblings), .. }] = self.pending[..] {
@@ -199,7 +151,7 @@ impl<T: Target> Worker<T> {
         intended_us: u64,
         now_us: u64,
         told: Result<(), Refusal>,
-        receipt: Option<(u8, u8)>,
+        receipt: Option<Backing>,
     ) {
         if intended_us < self.world.measured_from_us.load(Ordering::Relaxed) {
             return;
@@ -340,12 +292,7 @@ impl<T: Target> Worker<T> {
     fn settle(&mut self, at: usize, answer: Answer, now_us: u64) -> Result<Told, Refusal> {
         let world = self.world.clone();
         let (pending, call) = (&self.pending[at], &self.calls[at]);
-        let stand_ins = answer.receipt.is_some_and(|(_, stand_ins)| stand_ins > 0);
-        let end = match &answer.told {
-            Ok(_) => End::Acknowledged { at_us: now_us, stand_ins },
-            Err(refusal) if refusal.may_have_happened => End::Unknown,
-            Err(_) => End::Refused,
-        };
+        let end = answer.end(now_us);
         let ledger = &world.ledger;
         match pending.owed {
             Owed::Write { sequence, deletes } => {
@@ -366,12 +313,12 @@ impl<T: Target> Worker<T> {
             self.recorder().tally.check.unknown += 1;
         }
         if let (true, Ok(told)) = (is_read, &answer.told) {
-            self.judge(at, told, stand_ins, now_us);
+            self.judge(at, told, answer.receipt, now_us);
         }
         answer.told
     }
 
-    fn judge(&self, at: usize, told: &Told, stand_ins: bool, now_us: u64) {
+    fn judge(&self, at: usize, told: &Told, backing: Option<Backing>, now_us: u64) {
         let (world, pending, call) = (&self.world, &self.pending[at], &self.calls[at]);
         let ledger = &world.ledger;
         let (verdict, before, known) = match (&pending.owed, told) {
@@ -413,6 +360,7 @@ impl<T: Target> Worker<T> {
         let measured_from = world.measured_from_us.load(Ordering::Relaxed);
         let measured = pending.began_us >= measured_from;
         let healthy = pending.health.is_some() && pending.health == world.health();
+        let stand_ins = backing.is_some_and(|backing| backing.stand_ins > 0);
         let circumstances = Circumstances { intersecting: world.intersecting, stand_ins, healthy, measured };
         let mut recorder = self.recorder();
         let judged = verdict != Verdict::Open;
@@ -423,7 +371,14 @@ impl<T: Target> Worker<T> {
             let name = String::from_utf8_lossy(call.key.as_bytes()).into_owned();
             let (kind, faults) = (pending.kind.name(), world.faults_text());
             let known = known.unwrap_or_default();
-            format!("at {at_s:.3} s, {kind} of {name}: {verdict:?}: got {}; {known}; {faults}", brief(told))
+            let age_ms = pending.began_us.saturating_sub(before.at_us) as f64 / 1e3;
+            let (writers, readers) = (world.names(before.nodes), world.names(backing.map_or(0, |backing| backing.nodes)));
+            format!(
+                "at {at_s:.3} s, {kind} of {name}: {verdict:?}: got {} from {readers}; {known}; when it began, number {} had been \
+                 acknowledged for {age_ms:.1} ms by {writers}; {faults}",
+                brief(told),
+                before.acknowledged
+            )
         });
     }
 }

@@ -7,6 +7,7 @@ pub mod wire;
 
 use bytes::Bytes;
 
+use crate::check::register::End;
 use crate::load::values::{Name, Seen, Value};
 
 /// What a target is asked to do.
@@ -74,12 +75,21 @@ pub struct Refusal {
     pub may_have_happened: bool,
 }
 
+/// What stood behind an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backing {
+    pub owners: u8,
+    pub stand_ins: u8,
+    /// One bit for each member of the layout, up to the 64th.
+    pub nodes: u64,
+}
+
 /// An answer with what stood behind it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     pub told: Result<Told, Refusal>,
-    /// Owners and stand-ins that had a part in it; `None`: the target does not tell.
-    pub receipt: Option<(u8, u8)>,
+    /// `None`: the target does not tell.
+    pub receipt: Option<Backing>,
     /// It took one try.
     pub sent_once: bool,
 }
@@ -87,6 +97,19 @@ pub struct Answer {
 impl Answer {
     pub fn plain(told: Result<Told, Refusal>) -> Self {
         Self { told, receipt: None, sent_once: true }
+    }
+
+    /// What became of the write that this answers at this time.
+    pub fn end(&self, at_us: u64) -> End {
+        match &self.told {
+            Ok(_) => End::Acknowledged {
+                at_us,
+                stand_ins: self.receipt.is_some_and(|backing| backing.stand_ins > 0),
+                nodes: self.receipt.map_or(0, |backing| backing.nodes),
+            },
+            Err(refusal) if refusal.may_have_happened => End::Unknown,
+            Err(_) => End::Refused,
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tidewater::data::consistency::{Consistency, Level};
+use tidewater::data::consistency::{Ack, Consistency, Level, Receipt};
 use tidewater::data::decimal::Decimal;
-use tidewater::data::id::Partition;
+use tidewater::data::id::{NodeId, Partition};
 use tidewater::data::op::{Condition, Op, Outcome as Effect, Reply, RequestError, SetExpiry};
 use tidewater::{Client, ClientError};
 
-use super::{Answer, Call, Refusal, Target, Told, Verb};
+use super::{Answer, Backing, Call, Refusal, Target, Told, Verb};
 use crate::load::values::{Name, Seen, Value, write_number};
 
 /// One caller. Callers of a thread share links.
@@ -16,17 +16,21 @@ pub struct Native {
     client: Client,
     careful: Client,
     partitions: u16,
+    /// Members, in the layout's order.
+    members: Vec<NodeId>,
 }
 
 impl Native {
     pub fn new(client: &Client, consistency: Consistency) -> Self {
         let all = Consistency { read: Level::All, ..consistency };
-        let partitions = client.layout().0.partitions.max(1);
-        Self { client: client.with(consistency), careful: client.with(all), partitions }
+        let layout = client.layout().0;
+        let members = layout.members.iter().map(|member| member.id).collect();
+        let partitions = layout.partitions.max(1);
+        Self { client: client.with(consistency), careful: client.with(all), partitions, members }
     }
 
     async fn ask_one(&self, call: &Call) -> Answer {
-        if call.verb == Verb::Scan { self.scan(call).await } else { ask(&self.client, call).await }
+        if call.verb == Verb::Scan { self.scan(call).await } else { ask(&self.client, call, &self.members).await }
     }
 
     async fn scan(&self, call: &Call) -> Answer {
@@ -50,18 +54,24 @@ impl Target for Native {
     }
 
     async fn call_all(&mut self, calls: &[Call], answers: &mut Vec<Answer>) {
-        answers.extend(join_all(calls.iter().map(|call| ask(&self.careful, call))).await);
+        answers.extend(join_all(calls.iter().map(|call| ask(&self.careful, call, &self.members))).await);
     }
 }
 
-async fn ask(client: &Client, call: &Call) -> Answer {
+async fn ask(client: &Client, call: &Call, members: &[NodeId]) -> Answer {
     match client.request(call.key.as_bytes(), op(call)).await {
         Ok(answer) => {
-            let receipt = Some((answer.receipt.owners() as u8, answer.receipt.stand_ins() as u8));
+            let receipt = Some(backing(&answer.receipt, members));
             Answer { told: told(call, answer.value), receipt, sent_once: answer.attempts <= 1 }
         }
         Err(error) => Answer::plain(Err(refusal(&error))),
     }
+}
+
+fn backing(receipt: &Receipt, members: &[NodeId]) -> Backing {
+    let place = |ack: &Ack| members.iter().take(64).position(|member| *member == ack.node);
+    let nodes = receipt.acks.iter().filter_map(place).fold(0, |nodes, at| nodes | 1 << at);
+    Backing { owners: receipt.owners() as u8, stand_ins: receipt.stand_ins() as u8, nodes }
 }
 
 fn op(call: &Call) -> Op {
