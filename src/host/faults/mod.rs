@@ -128,7 +128,10 @@ impl Faults {
     async fn find(&self, peer: NodeId, quic: &str) -> Result<BTreeSet<SocketAddr>, String> {
         let mut addresses: BTreeSet<SocketAddr> = self.peers.remotes(peer).into_iter().collect();
         let found = match tokio::time::timeout(LOOKUP_MAX, tokio::net::lookup_host(quic)).await {
-            Ok(Ok(found)) => Ok(addresses.extend(found.take(ADDRESSES_MAX))),
+            Ok(Ok(found)) => {
+                addresses.extend(found.take(ADDRESSES_MAX));
+                Ok(())
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer within {} ms", LOOKUP_MAX.as_millis())),
         };

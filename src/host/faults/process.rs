@@ -22,13 +22,12 @@ pub fn pause(for_ms: u64) -> io::Result<()> {
     };
     // SAFETY: `timer` was created above, `time` lives, and the former time is not asked for. `raise` touches no memory; its signal is
     // this thread's own, so it has been acted upon, and continued, when `raise` returns: only then is the timer taken back.
-    let stopped = unsafe {
+    unsafe {
         let stopped = check(libc::timer_settime(timer, 0, &time, std::ptr::null_mut()))
             .and_then(|()| check(libc::raise(libc::SIGSTOP)));
         libc::timer_delete(timer);
         stopped
-    };
-    stopped
+    }
 }
 
 /// Nothing is flushed, nobody is told.
