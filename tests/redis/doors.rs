@@ -63,7 +63,7 @@ fn passwords() {
     }
 
     let with = |words: &[&str]| cluster.redis_cli(3, &[&["--no-auth-warning"], words].concat(), "");
-    assert_eq!(with(&["-a", "new", "GET", "a"]), "1\n");
+    until("n3 reaches the others", || with(&["-a", "new", "GET", "a"]) == "1\n");
     assert_eq!(with(&["--user", "default", "--pass", "old secret", "GET", "a"]), "1\n");
     assert!(with(&["-a", "wrong", "GET", "a"]).contains("NOAUTH"));
     assert!(with(&["GET", "a"]).contains("NOAUTH"));
