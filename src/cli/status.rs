@@ -26,6 +26,9 @@ const LOOK_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Whoever keeps delete rows from being dropped is named after this: it takes a while when all is well.
 const HELD_TOLD_MS: u64 = 60_000;
 
+/// A member that answers is told to have been away by others only after this: just started, it has not been heard by all yet.
+const AWAY_TOLD_MS: u64 = 2_000;
+
 /// What every member said of itself, or why it said nothing, in the layout's order.
 pub struct Census {
     pub layout: u64,
@@ -144,7 +147,8 @@ impl Census {
                     let _ = writeln!(notes, "{name} does not answer: {why}");
                 }
             }
-            if let Some(absence) = self.absence_of(member) {
+            let told = |absence: &AbsenceStatus| status.is_err() || absence.fenced || absence.for_ms > AWAY_TOLD_MS;
+            if let Some(absence) = self.absence_of(member).filter(told) {
                 let _ = writeln!(notes, "{} {}", member.name, absence_note(&absence));
             }
         }
@@ -416,6 +420,8 @@ mod tests {
         assert_eq!(fenced.json()["nodes"][0]["peers"][0]["absence"]["fenced"], true);
         let never = look(away(11_000, None, false)).text();
         assert!(never.contains("delete rows stay until it is back"), "{never}");
+        let started = census(vec![("n1", Ok(away(7, Some(9_000), false))), ("n3", Ok(status("n3")))]).text();
+        assert!(!started.contains("away"), "just started, it answers: {started}");
     }
 
     #[test]
