@@ -502,7 +502,7 @@ impl Replica {
             }
             Way::Name => match mark {
                 // Whoever removed the last of it did so before this cut was asked for: all have seen that it is gone.
-                Some(mark) if mark < cut.began || self.planted == Planted::LifeReopenedEarly => {
+                mark if mark.is_some_and(|mark| mark < cut.began) || self.planted == Planted::LifeReopenedEarly => {
                     self.mint(turn, now, &key, None, false, Hlc(0), |mint| {
                         let put = Some(Put::Deadline { stamp: mint.stamp, at_ms: None });
                         let effect = Effect { path: Path::deadline(life), removes: Vec::new(), put };
@@ -548,6 +548,11 @@ impl Replica {
         }
         Ok(collected)
     }
+}
+
+/// The dots of what a row would show if this life had not ended.
+pub fn content_of(path: &Path, row: &Row, life: Life) -> Vec<crate::data::id::Dot> {
+    of_life(path, row, life).filter(|part| part.content).map(|part| part.dots).unwrap_or_default()
 }
 
 /// What a row has of one life.
