@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::data::clock::{Hlc, Stamp};
 use crate::data::context::Context;
 use crate::data::id::{Dot, Incarnation, NodeId, OpId, Partition};
-use crate::data::path::{Component, parse_row_key};
+use crate::data::mutation::{Delta, Mutation};
+use crate::data::op::Key;
+use crate::data::path::{Component, Path, parse_row_key};
 use crate::data::row::Row;
 use crate::node::hints::inspect_hint;
 use crate::node::replica::{LogEntry, inspect, inspect_checkpoint, inspect_log};
@@ -49,6 +51,8 @@ pub struct Ghost {
     operation: BTreeMap<GlobalDot, Option<OpId>>,
     /// Where each dot was minted, and with which time.
     made: BTreeMap<GlobalDot, (usize, Hlc)>,
+    /// What each dot did, as it was written down where it was minted: the key and the rows.
+    did: BTreeMap<GlobalDot, (Key, Vec<Path>)>,
     /// Below which time each node has promised to mint nothing more, as its disk says it.
     promised: BTreeMap<(usize, Partition), Hlc>,
     /// Where a node's disk says that there are rows that are not entered as seen yet.
@@ -87,6 +91,7 @@ impl Ghost {
                     let op_id = entry.op_id;
                     self.saw(node, incarnation, (partition, dot), op_id)?;
                     if self.mints(node, incarnation, (partition, dot), entry.made)? {
+                        self.did.insert((partition, dot), (entry.key.clone(), sorted(entry.paths.iter())));
                         born.insert((partition, dot), entry);
                     }
                     self.logged.insert((node, (partition, dot)));
@@ -100,7 +105,10 @@ impl Ghost {
                     let Some((partition, owner, delta)) = inspect_hint(key, value) else { continue };
                     for mutation in &delta.mutations {
                         self.saw(node, incarnation, (partition, mutation.dot), delta.op_id)?;
-                        self.mints(node, incarnation, (partition, mutation.dot), delta.made)?;
+                        let at = (partition, mutation.dot);
+                        if self.mints(node, incarnation, at, delta.made)? {
+                            self.did.insert(at, (delta.key.clone(), paths_of(mutation)));
+                        }
                     }
                     if let Some(op_id) = delta.op_id {
                         let held = self.held.entry((node, op_id)).or_default();
@@ -130,6 +138,20 @@ impl Ghost {
             ));
         }
         Ok(true)
+    }
+
+    /// A delta is told to somebody: each of its dots names what it named where it was minted.
+    pub fn told(&self, partition: Partition, delta: &Delta) -> Result<(), String> {
+        for mutation in &delta.mutations {
+            let Some((key, paths)) = self.did.get(&(partition, mutation.dot)) else { continue };
+            if *key != delta.key || *paths != paths_of(mutation) {
+                return Err(format!(
+                    "{:?} of {partition:?} was minted for {key:?} {paths:?}, and is told as {mutation:?} of {:?}",
+                    mutation.dot, delta.key
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn saw_checkpoints(&mut self, node: usize, batch: &Batch) {
@@ -313,6 +335,16 @@ impl Ghost {
     pub fn forgot_between(&self, from_us: u64, to_us: u64) -> bool {
         self.losses.iter().any(|(at_us, _)| (from_us..=to_us).contains(at_us))
     }
+}
+
+fn paths_of(mutation: &Mutation) -> Vec<Path> {
+    sorted(mutation.effects.iter().map(|effect| &effect.path))
+}
+
+fn sorted<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<Path> {
+    let mut paths: Vec<Path> = paths.cloned().collect();
+    paths.sort();
+    paths
 }
 
 /// A dot names one mutation: the rows that are written with one that was minted in the same batch are those that its log entry names.

@@ -99,13 +99,23 @@ pub enum Aim {
     OldDisks,
     /// Full syncs whose source loses its own disk meanwhile.
     LostSources,
-    /// Increments that are tried again elsewhere, found in two places, and deleted.
+    /// Keys that are counted on, tried again elsewhere, deleted and ended, all the time and by messages that are slow and get lost.
     Retries,
+    /// Members that are away beyond the horizon, one after the other.
+    Absences,
 }
 
 impl Aim {
-    pub const ALL: [Aim; 7] =
-        [Aim::Usual, Aim::FullSyncs, Aim::Hints, Aim::Removals, Aim::OldDisks, Aim::LostSources, Aim::Retries];
+    pub const ALL: [Aim; 8] = [
+        Aim::Usual,
+        Aim::FullSyncs,
+        Aim::Hints,
+        Aim::Removals,
+        Aim::OldDisks,
+        Aim::LostSources,
+        Aim::Retries,
+        Aim::Absences,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -116,6 +126,7 @@ impl Aim {
             Aim::OldDisks => "old_disks",
             Aim::LostSources => "lost_sources",
             Aim::Retries => "retries",
+            Aim::Absences => "absences",
         }
     }
 }
@@ -196,6 +207,7 @@ impl Plan {
             Aim::OldDisks => usual.of_old_disks(&mut draw),
             Aim::LostSources => usual.of_lost_sources(&mut draw),
             Aim::Retries => usual.of_retries(&mut draw),
+            Aim::Absences => usual.of_absences(&mut draw),
         }
     }
 
@@ -333,47 +345,74 @@ impl Plan {
     }
 
     fn of_old_disks(self, draw: &mut Random) -> Self {
-        let kinds = [Kind::OldDisk, Kind::OldDisk, Kind::OldDisk, Kind::Cut, Kind::Kill];
-        let mut aimed = Self { hurt_us: self.hurt_us.max(16_000_000), ..self }.aimed(draw, 1_000, &kinds);
-        for fault in aimed.faults.iter_mut().filter(|fault| fault.kind == Kind::OldDisk) {
-            fault.for_us = draw.between(3_000_000, 7_000_000);
+        let aimed = Self { hurt_us: self.hurt_us.max(16_000_000), ..self }.aimed(draw, 1_000, &[Kind::OldDisk]);
+        let mut faults = aimed.faults;
+        // One after the other: a newer copy takes the place of an older one.
+        faults.retain(|_| draw.chance(400_000));
+        for fault in &mut faults {
+            fault.for_us = draw.between(3_000_000, 6_000_000);
         }
         Self {
+            faults,
             weather: Weather { tail_ppm: 0, ..aimed.weather },
             settle_us: 1_001_000,
             partitions: *draw.pick(&[1, 2]),
             kinds: b"rrx",
-            keys: 5,
+            keys: 20,
             clients: 3,
-            rest_us: 100_000,
+            rest_us: 300_000,
             log_keep_us: 10_000_000,
+            horizon_us: 0,
             ..aimed
         }
     }
 
     fn of_lost_sources(self, draw: &mut Random) -> Self {
-        let delay_max_us = *draw.pick(&[20_000, 50_000]);
-        let aimed = self.aimed(draw, delay_max_us, &[Kind::Wipe]);
+        let aimed = Self { hurt_us: self.hurt_us.max(16_000_000), ..self }.aimed(draw, 50_000, &[Kind::Wipe]);
         let mut faults = Vec::new();
-        let mut at_us = draw.between(500_000, 2_000_000);
+        // There is something to lose.
+        let mut at_us = draw.between(4_000_000, 6_000_000);
         while at_us < aimed.hurt_us {
             let node = draw.below(aimed.nodes as u64) as usize;
             let other = (node + draw.between(1, aimed.nodes as u64 - 1) as usize) % aimed.nodes;
             for node in [node, other] {
-                let for_us = draw.between(2_000, 100_000);
+                let for_us = draw.between(2_000, 50_000);
                 faults.push(Fault { at_us, kind: Kind::Wipe, node, other: node, for_us, draw: 0 });
-                at_us += draw.between(60_000, 3_000_000);
+                at_us += draw.between(100_000, 3_000_000);
             }
-            at_us += draw.between(2_000_000, 4_000_000);
+            at_us += draw.between(3_000_000, 6_000_000);
         }
-        Self { faults, partitions: *draw.pick(&[1, 2]), keys: 2, rest_us: 30_000, page_bytes: 1, ..aimed }
+        Self { faults, partitions: 1, keys: 5, clients: 3, rest_us: 200_000, page_bytes: 1, horizon_us: 0, ..aimed }
     }
 
     fn of_retries(self, draw: &mut Random) -> Self {
         let kinds = [Kind::Isolate, Kind::Cut, Kind::Cut, Kind::CutOneWay, Kind::Pause, Kind::Suspect, Kind::Kill];
-        let aimed = self.aimed(draw, 5_000, &kinds);
+        let delay_max_us = *draw.pick(&[5_000, 100_000]);
+        let aimed = self.aimed(draw, delay_max_us, &kinds);
         let weather = Weather { loss_ppm: *draw.pick(&[20_000, 100_000]), ..aimed.weather };
-        Self { weather, kinds: b"ddx", keys: 1, clients: *draw.pick(&[2, 6]), ..aimed }
+        Self { weather, kinds: b"dxx", keys: 1, partitions: 1, clients: *draw.pick(&[2, 6]), ..aimed }
+    }
+
+    fn of_absences(self, draw: &mut Random) -> Self {
+        let kinds = [Kind::Kill, Kind::Pause, Kind::Isolate];
+        let aimed = Self { hurt_us: self.hurt_us.max(24_000_000), ..self }.aimed(draw, 1_000, &kinds);
+        let mut faults = aimed.faults;
+        // One after the other: a majority stays.
+        faults.retain(|_| draw.chance(200_000));
+        for fault in &mut faults {
+            fault.for_us = draw.between(8_000_000, 16_000_000);
+        }
+        Self {
+            faults,
+            weather: Weather { tail_ppm: 0, ..aimed.weather },
+            settle_us: 1_001_000,
+            partitions: *draw.pick(&[1, 2]),
+            kinds: b"rdx",
+            clients: 3,
+            rest_us: 100_000,
+            horizon_us: 1_000_000,
+            ..aimed
+        }
     }
 
     /// Busy clients, and faults of these kinds one after the other.

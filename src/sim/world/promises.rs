@@ -83,6 +83,11 @@ impl World {
                 *asking = (*number, self.now_us);
             }
         }
+        if let Body::Replicate { delta, .. } = body
+            && let Err(message) = self.ghost.told(*partition, delta)
+        {
+            self.violate("dots", message);
+        }
         let process = self.nodes[from].process;
         if let Err(message) = self.tickets.sent(from, process, body) {
             self.violate("answers", message);
