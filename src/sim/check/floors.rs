@@ -6,19 +6,23 @@
 //! 4. Life 0 begins again when no owner shows any more what whoever reopens it knows to be removed.
 //!
 //! That nothing is minted below a promise is judged with every batch ([`super::super::ghost`]). Not judged: members whose disks forgot
-//! something since the asking began, what only members have that are left out, and whether more could have been dropped.
+//! something since the asking began (and then the second not at all: what they had seen may be in nobody's answer), what members have of
+//! which a store was ever fenced, and whether more could have been dropped.
 
-use crate::data::clock::Stamp;
-use crate::data::id::{Incarnation, Partition};
+use std::collections::BTreeSet;
+
+use crate::data::clock::{Hlc, Stamp};
+use crate::data::id::{Incarnation, NodeId, Partition};
 use crate::data::path::{Path, key_prefix, parse_row_key, row_key};
 use crate::data::row::{Life, Row};
 use crate::node::fence;
 use crate::node::floor::Cut;
 use crate::node::replica::collect::content_of;
 use crate::node::replica::{inspect, inspect_log};
+use crate::sim::disk::Broken;
 use crate::sim::ghost::Knowledge;
 use crate::sim::world::World;
-use crate::storage::{Batch, Op, Space, StoreError};
+use crate::storage::{Batch, Op, Space, Storage, StoreError};
 use crate::wire::codec;
 
 /// An owner begins to drop what lies below this cut. `since_us`: when it began to ask.
@@ -26,24 +30,27 @@ pub fn cut(world: &World, at: usize, partition: Partition, cut: &Cut, since_us: 
     let ghost = &world.ghost;
     let forgot = |node: usize| ghost.forgot_since(node, since_us);
     let all = 0..world.nodes.len();
-    let (asked, without): (Vec<usize>, Vec<usize>) =
-        all.partition(|member| ghost.promised(*member, partition) >= cut.floor || forgot(*member));
-    for member in &without {
-        let id = world.nodes[*member].id;
-        for other in asked.iter().filter(|other| !forgot(**other)) {
-            let fences = read(world, *other, |disk| fence::inspect(disk));
-            if !fences.iter().any(|(node, _)| *node == id) {
-                let promised = ghost.promised(*member, partition);
-                return Err(format!(
-                    "node {at} drops below {:?} of {partition:?}; node {member} has promised {promised:?} and is not fenced by node {other}",
-                    cut.floor
-                ));
-            }
+    let fences_of = |node: usize| -> BTreeSet<NodeId> {
+        let fences = read(world, node, |disk| fence::inspect(disk));
+        fences.into_iter().map(|(member, _)| member).collect()
+    };
+    let fenced = fences_of(at);
+    for member in all.clone().filter(|member| ghost.promised(*member, partition) < cut.floor && !forgot(*member)) {
+        let id = world.nodes[member].id;
+        let mut others = all.clone().filter(|other| !fenced.contains(&world.nodes[*other].id) && !forgot(*other));
+        if let Some(other) = others.find(|other| *other != member && !fences_of(*other).contains(&id)) {
+            return Err(format!(
+                "node {at} drops below {:?} of {partition:?}; node {member} has promised {:?} and is not fenced by node {other}",
+                cut.floor,
+                ghost.promised(member, partition)
+            ));
         }
     }
+    let asked: Vec<usize> = all.filter(|member| !fenced.contains(&world.nodes[*member].id)).collect();
     let missing: Vec<_> = ghost
         .made_below(partition, cut.floor)
-        .filter(|(dot, minter)| !cut.target.contains(*dot) && !without.contains(minter))
+        .filter(|_| !asked.iter().any(|member| forgot(*member)))
+        .filter(|(dot, minter)| !cut.target.contains(*dot) && asked.contains(minter))
         .collect();
     if !missing.is_empty() {
         for node in &asked {
@@ -58,7 +65,7 @@ pub fn cut(world: &World, at: usize, partition: Partition, cut: &Cut, since_us: 
     }
     for owner in world.view_of(0).owners(partition).filter_map(|owner| world.number_of(owner)) {
         let seen = read(world, owner, |disk| inspect(disk, partition)).seen;
-        if !without.contains(&owner) && !forgot(owner) && !seen.covers(&cut.target) {
+        if asked.contains(&owner) && !forgot(owner) && !seen.covers(&cut.target) {
             return Err(format!(
                 "node {at} drops what {:?} of {partition:?} covers, and node {owner} has seen no more than {seen:?}",
                 cut.target
@@ -106,7 +113,7 @@ pub fn reopened(world: &World, at: usize, incarnation: Incarnation, batch: &Batc
     Ok(())
 }
 
-fn opens(value: &[u8], made: crate::data::clock::Hlc, incarnation: Incarnation) -> bool {
+fn opens(value: &[u8], made: Hlc, incarnation: Incarnation) -> bool {
     let stamp = Stamp { hlc: made, incarnation };
     matches!(codec::decode::<Row>(value, 1 << 20), Ok(Row::Deadline(row)) if row.at_ms.is_none() && row.stamp == stamp)
 }
@@ -130,13 +137,9 @@ fn rows_of(world: &World, node: usize, prefix: &[u8]) -> Vec<(Path, Row)> {
 }
 
 /// Reads a disk as it is, whether it works for its node or not.
-pub fn read<T>(
-    world: &World,
-    node: usize,
-    what: impl FnOnce(&dyn crate::storage::Storage) -> Result<T, StoreError>,
-) -> T {
+pub fn read<T>(world: &World, node: usize, what: impl FnOnce(&dyn Storage) -> Result<T, StoreError>) -> T {
     let disk = &world.nodes[node].disk;
-    let broken = disk.set_broken(crate::sim::disk::Broken::Nothing);
+    let broken = disk.set_broken(Broken::Nothing);
     let found = what(disk).expect("the disk works for now");
     disk.set_broken(broken);
     found
