@@ -362,9 +362,8 @@ pub struct KeyArgs {
 }
 
 fn planted(name: &str) -> Result<Planted, String> {
-    let all = || Planted::ALL.into_iter().chain(Planted::RARELY_SEEN);
-    let names: Vec<&str> = all().map(Planted::name).collect();
-    let found = all().find(|planted| planted.name() == name);
+    let names: Vec<&str> = Planted::ALL.into_iter().map(Planted::name).collect();
+    let found = Planted::ALL.into_iter().find(|planted| planted.name() == name);
     found.ok_or_else(|| format!("there is no such bug; there are: {}", names.join(", ")))
 }
 
@@ -804,7 +803,8 @@ pub struct SimArgs {
     /// Worlds to try at most for --shrink
     #[arg(long, value_name = "COUNT", default_value_t = 500, requires = "shrink")]
     pub tries: u64,
-    /// Which worlds: usual (anything), full_syncs, hints or removals (one thing all the time)
+    /// Which worlds: usual (anything), or one thing all the time: full_syncs, hints, removals, old_disks, lost_sources, retries or
+    /// absences
     #[arg(long, value_name = "WORLDS", default_value = "usual", value_parser = aim)]
     pub aim: Aim,
     /// Break one rule of the nodes on purpose, to see whether it is seen: a name of those that an unknown one lists

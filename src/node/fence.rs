@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::data::id::{NodeId, StoreId};
 use crate::ring::view::View;
-use crate::storage::{Space, StoreError};
+use crate::storage::{Space, Storage, StoreError};
 use crate::wire::message::Fence;
 
 use super::replica::{Turn, upper_bound};
@@ -141,6 +141,16 @@ impl Fences {
     }
 }
 
+/// Which stores of which members a store says are fenced. For whoever checks it from outside.
+pub fn inspect(store: &dyn Storage) -> Result<BTreeSet<(NodeId, StoreId)>, StoreError> {
+    let fences = Fences::load(&Turn::new(store), 0)?;
+    Ok(fences
+        .fenced
+        .into_iter()
+        .flat_map(|(node, stores)| stores.into_iter().map(move |store| (node, store)))
+        .collect())
+}
+
 fn number_at(key: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
 }
@@ -151,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::ring::layout::{Layout, Member};
-    use crate::storage::{MemoryStore, Storage};
+    use crate::storage::MemoryStore;
 
     const HORIZON_US: u64 = 1_000;
     const SETTLE_US: u64 = 100;

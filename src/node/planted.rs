@@ -52,7 +52,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 31] = [
+    pub const ALL: [Planted; 43] = [
         Planted::StandInsCountAnew,
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
@@ -84,11 +84,6 @@ impl Planted {
         Planted::SyncRowsNotSeen,
         Planted::WritesAmidSync,
         Planted::DeadNotSent,
-    ];
-
-    /// Bugs that need a rarer coincidence than the usual worlds meet in some thousand seeds. They are there to look for one by hand:
-    /// `tidewater sim --plant`.
-    pub const RARELY_SEEN: [Planted; 12] = [
         Planted::DotsUsedTwice,
         Planted::SyncSourceTrusted,
         Planted::HintsHoldNothing,

@@ -4,13 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::data::clock::Stamp;
+use crate::data::clock::{Hlc, Stamp};
 use crate::data::context::Context;
 use crate::data::id::{Dot, Incarnation, NodeId, OpId, Partition};
-use crate::data::path::{Component, parse_row_key};
+use crate::data::mutation::{Delta, Mutation};
+use crate::data::op::Key;
+use crate::data::path::{Component, Path, parse_row_key};
 use crate::data::row::Row;
 use crate::node::hints::inspect_hint;
-use crate::node::replica::{inspect, inspect_log};
+use crate::node::replica::{LogEntry, inspect, inspect_checkpoint, inspect_log};
 use crate::storage::{Batch, Op, Space, Storage, StoreError};
 use crate::wire::codec;
 
@@ -47,6 +49,16 @@ pub struct Ghost {
     /// The world's time, for what is committed.
     pub now_us: u64,
     operation: BTreeMap<GlobalDot, Option<OpId>>,
+    /// Where each dot was minted, and with which time.
+    made: BTreeMap<GlobalDot, (usize, Hlc)>,
+    /// What each dot did, as it was written down where it was minted: the key and the rows.
+    did: BTreeMap<GlobalDot, (Key, Vec<Path>)>,
+    /// Below which time each node has promised to mint nothing more, as its disk says it.
+    promised: BTreeMap<(usize, Partition), Hlc>,
+    /// Where a node's disk says that there are rows that are not entered as seen yet.
+    unsure: BTreeSet<(usize, Partition)>,
+    /// Where it said so until the last batch, and not any more.
+    pub sure: Vec<Partition>,
     /// Of registers and fields.
     stamps: BTreeMap<GlobalDot, Stamp>,
     lost: BTreeSet<GlobalDot>,
@@ -55,7 +67,8 @@ pub struct Ghost {
 }
 
 impl Ghost {
-    /// A batch was committed by `node` under `incarnation`. An error is a broken law: a dot was bound twice.
+    /// A batch was committed by `node` under `incarnation`. An error is a broken law: a dot was bound twice, or minted below what had
+    /// been promised before.
     pub fn committed(
         &mut self,
         node: usize,
@@ -69,12 +82,18 @@ impl Ghost {
         if synced {
             disk.synced = commit;
         }
+        let mut born = BTreeMap::new();
         for op in batch {
             let Op::Put { space, key, value } = op else { continue };
             match space {
                 Space::Log => {
-                    let Some((partition, dot, op_id)) = inspect_log(key, value) else { continue };
+                    let Some((partition, dot, entry)) = inspect_log(key, value) else { continue };
+                    let op_id = entry.op_id;
                     self.saw(node, incarnation, (partition, dot), op_id)?;
+                    if self.mints(node, incarnation, (partition, dot), entry.made)? {
+                        self.did.insert((partition, dot), (entry.key.clone(), sorted(entry.paths.iter())));
+                        born.insert((partition, dot), entry);
+                    }
                     self.logged.insert((node, (partition, dot)));
                     if let Some(op_id) = op_id {
                         let held = self.held.entry((node, op_id)).or_default();
@@ -86,6 +105,10 @@ impl Ghost {
                     let Some((partition, owner, delta)) = inspect_hint(key, value) else { continue };
                     for mutation in &delta.mutations {
                         self.saw(node, incarnation, (partition, mutation.dot), delta.op_id)?;
+                        let at = (partition, mutation.dot);
+                        if self.mints(node, incarnation, at, delta.made)? {
+                            self.did.insert(at, (delta.key.clone(), paths_of(mutation)));
+                        }
                     }
                     if let Some(op_id) = delta.op_id {
                         let held = self.held.entry((node, op_id)).or_default();
@@ -97,7 +120,90 @@ impl Ghost {
                 Space::Meta => {}
             }
         }
+        self.saw_checkpoints(node, batch);
+        stand_where_named(&born, batch)
+    }
+
+    /// Was the dot minted just now? Nothing is, below what the node had promised before.
+    fn mints(&mut self, node: usize, incarnation: Incarnation, at: GlobalDot, made: Hlc) -> Result<bool, String> {
+        if at.1.incarnation != incarnation || self.made.contains_key(&at) {
+            return Ok(false);
+        }
+        self.made.insert(at, (node, made));
+        let promised = self.promised(node, at.0);
+        if made <= promised {
+            let (partition, dot) = at;
+            return Err(format!(
+                "node {node} minted {dot:?} of {partition:?} at {made:?}, and had promised nothing below {promised:?}"
+            ));
+        }
+        Ok(true)
+    }
+
+    /// A delta is told to somebody: each of its dots names what it named where it was minted.
+    pub fn told(&self, partition: Partition, delta: &Delta) -> Result<(), String> {
+        for mutation in &delta.mutations {
+            let Some((key, paths)) = self.did.get(&(partition, mutation.dot)) else { continue };
+            if *key != delta.key || *paths != paths_of(mutation) {
+                return Err(format!(
+                    "{:?} of {partition:?} was minted for {key:?} {paths:?}, and is told as {mutation:?} of {:?}",
+                    mutation.dot, delta.key
+                ));
+            }
+        }
         Ok(())
+    }
+
+    fn saw_checkpoints(&mut self, node: usize, batch: &Batch) {
+        self.sure.clear();
+        for op in batch {
+            let Op::Put { space: Space::Meta, key, value } = op else { continue };
+            let Some((partition, promised, unsure)) = inspect_checkpoint(key, value) else { continue };
+            self.promised.insert((node, partition), promised);
+            if unsure {
+                self.unsure.insert((node, partition));
+            } else if self.unsure.remove(&(node, partition)) {
+                self.sure.push(partition);
+            }
+        }
+    }
+
+    /// What a node's disk says that it has promised.
+    pub fn promised(&self, node: usize, partition: Partition) -> Hlc {
+        self.promised.get(&(node, partition)).copied().unwrap_or(Hlc(0))
+    }
+
+    /// Are all rows of a node's disk entered as seen, by what the disk says?
+    pub fn is_sure(&self, node: usize, partition: Partition) -> bool {
+        !self.unsure.contains(&(node, partition))
+    }
+
+    /// The dots that were minted below a time and are not lost, and where.
+    pub fn made_below(&self, partition: Partition, floor: Hlc) -> impl Iterator<Item = (Dot, usize)> + '_ {
+        let first = Dot { incarnation: Incarnation(0), counter: 0 };
+        let of_partition = self.made.range((partition, first)..).take_while(move |((at, _), _)| *at == partition);
+        of_partition
+            .filter(move |(at, (_, made))| *made < floor && !self.lost.contains(at))
+            .map(|((_, dot), (node, _))| (*dot, *node))
+    }
+
+    /// A disk was read anew after it had forgotten something.
+    pub fn reads_anew(&mut self, node: usize, disk: &dyn Storage, partitions: u16) -> Result<(), StoreError> {
+        for partition in (0..partitions).map(Partition) {
+            let state = inspect(disk, partition)?;
+            self.promised.insert((node, partition), state.promised);
+            if state.unsure {
+                self.unsure.insert((node, partition));
+            } else {
+                self.unsure.remove(&(node, partition));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a node forgotten something since?
+    pub fn forgot_since(&self, node: usize, from_us: u64) -> bool {
+        self.losses.iter().any(|(at_us, forgetful)| *forgetful == node && *at_us >= from_us)
     }
 
     fn saw_stamps(&mut self, key: &[u8], value: &[u8]) {
@@ -231,6 +337,32 @@ impl Ghost {
     }
 }
 
+fn paths_of(mutation: &Mutation) -> Vec<Path> {
+    sorted(mutation.effects.iter().map(|effect| &effect.path))
+}
+
+fn sorted<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<Path> {
+    let mut paths: Vec<Path> = paths.cloned().collect();
+    paths.sort();
+    paths
+}
+
+/// A dot names one mutation: the rows that are written with one that was minted in the same batch are those that its log entry names.
+fn stand_where_named(born: &BTreeMap<GlobalDot, LogEntry>, batch: &Batch) -> Result<(), String> {
+    for op in batch {
+        let Op::Put { space: Space::Rows, key, value } = op else { continue };
+        let Some((partition, _, of, path)) = parse_row_key(key) else { continue };
+        let Ok(row) = codec::decode::<Row>(value, 1 << 20) else { continue };
+        for dot in row.dots() {
+            let Some(entry) = born.get(&(partition, dot)) else { continue };
+            if entry.key != of || !entry.paths.contains(&path) {
+                return Err(format!("{dot:?} of {partition:?} is {entry:?}, and stands in {of:?} {path:?}: {row:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Everything one disk knows.
 #[derive(Default)]
 pub struct Knowledge {
@@ -256,7 +388,7 @@ impl Knowledge {
         Ok(knowledge)
     }
 
-    fn has(&self, at: GlobalDot) -> bool {
+    pub fn has(&self, at: GlobalDot) -> bool {
         self.hinted.contains(&at) || self.seen.get(&at.0).is_some_and(|seen| seen.contains(at.1))
     }
 

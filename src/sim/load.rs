@@ -34,9 +34,16 @@ pub fn consistency(random: &mut Random, replicas: u8) -> Consistency {
     }
 }
 
-/// A key and what to do with it. `number` makes written values unique.
-pub fn draw(random: &mut Random, keys: u64, number: usize, wall_ms: u64, read: &SiblingsRead) -> (Key, Op, Vec<Bytes>) {
-    let kind = *random.pick(KINDS);
+/// A key of one of these kinds, and what to do with it. `number` makes written values unique.
+pub fn draw(
+    random: &mut Random,
+    kinds: &[u8],
+    keys: u64,
+    number: usize,
+    wall_ms: u64,
+    read: &SiblingsRead,
+) -> (Key, Op, Vec<Bytes>) {
+    let kind = *random.pick(kinds);
     let key = Key::new(format!("{}{}", kind as char, random.skewed(keys)));
     let value = || Bytes::from(format!("v{number}"));
     let member = |random: &mut Random| Bytes::from(format!("m{}", random.below(4)));

@@ -1,5 +1,6 @@
 //! What one seed holds: the cluster, the weather, the load, and every fault with its moment, drawn before anything runs.
 
+use super::load::KINDS;
 use super::random::Random;
 
 /// The kinds of fault, each of which a seed may leave out.
@@ -94,10 +95,27 @@ pub enum Aim {
     Hints,
     /// Removals on every key, and every bound on what is remembered of them as short as it can be.
     Removals,
+    /// Disks put back as they were before something was deleted whose delete row has gone since, and is in the log still.
+    OldDisks,
+    /// Full syncs whose source loses its own disk meanwhile.
+    LostSources,
+    /// Keys that are counted on, tried again elsewhere, deleted and ended, all the time and by messages that are slow and get lost.
+    Retries,
+    /// Members that are away beyond the horizon, one after the other.
+    Absences,
 }
 
 impl Aim {
-    pub const ALL: [Aim; 4] = [Aim::Usual, Aim::FullSyncs, Aim::Hints, Aim::Removals];
+    pub const ALL: [Aim; 8] = [
+        Aim::Usual,
+        Aim::FullSyncs,
+        Aim::Hints,
+        Aim::Removals,
+        Aim::OldDisks,
+        Aim::LostSources,
+        Aim::Retries,
+        Aim::Absences,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -105,6 +123,10 @@ impl Aim {
             Aim::FullSyncs => "full_syncs",
             Aim::Hints => "hints",
             Aim::Removals => "removals",
+            Aim::OldDisks => "old_disks",
+            Aim::LostSources => "lost_sources",
+            Aim::Retries => "retries",
+            Aim::Absences => "absences",
         }
     }
 }
@@ -147,6 +169,8 @@ pub struct Plan {
     pub replicas: u8,
     pub partitions: u16,
     pub clients: usize,
+    /// Kinds of keys (`load`).
+    pub kinds: &'static [u8],
     /// Keys of each kind.
     pub keys: u64,
     /// A client rests this long at most between two calls.
@@ -180,6 +204,10 @@ impl Plan {
             Aim::FullSyncs => usual.of_full_syncs(&mut draw),
             Aim::Hints => usual.of_hints(&mut draw),
             Aim::Removals => usual.of_removals(&mut draw),
+            Aim::OldDisks => usual.of_old_disks(&mut draw),
+            Aim::LostSources => usual.of_lost_sources(&mut draw),
+            Aim::Retries => usual.of_retries(&mut draw),
+            Aim::Absences => usual.of_absences(&mut draw),
         }
     }
 
@@ -251,6 +279,7 @@ impl Plan {
             op_id_window_ms: *windows.pick(&[5_000, 20_000, 600_000]),
             partitions: *draw.pick(&[1, 2, 4, 8]),
             clients: draw.between(2, 6) as usize,
+            kinds: KINDS,
             keys: *draw.pick(&[1, 2, 2, 5]),
             rest_us: *draw.pick(&[5_000, 30_000, 100_000]),
             hurt_us,
@@ -312,6 +341,77 @@ impl Plan {
             log_keep_us: 100_000,
             op_id_window_ms: 5_000,
             ..self.aimed(draw, delay_max_us, &kinds)
+        }
+    }
+
+    fn of_old_disks(self, draw: &mut Random) -> Self {
+        let aimed = Self { hurt_us: self.hurt_us.max(16_000_000), ..self }.aimed(draw, 1_000, &[Kind::OldDisk]);
+        let mut faults = aimed.faults;
+        // One after the other: a newer copy takes the place of an older one.
+        faults.retain(|_| draw.chance(400_000));
+        for fault in &mut faults {
+            fault.for_us = draw.between(3_000_000, 6_000_000);
+        }
+        Self {
+            faults,
+            weather: Weather { tail_ppm: 0, ..aimed.weather },
+            settle_us: 1_001_000,
+            partitions: *draw.pick(&[1, 2]),
+            kinds: b"rrx",
+            keys: 20,
+            clients: 3,
+            rest_us: 300_000,
+            log_keep_us: 10_000_000,
+            horizon_us: 0,
+            ..aimed
+        }
+    }
+
+    fn of_lost_sources(self, draw: &mut Random) -> Self {
+        let aimed = Self { hurt_us: self.hurt_us.max(16_000_000), ..self }.aimed(draw, 50_000, &[Kind::Wipe]);
+        let mut faults = Vec::new();
+        // There is something to lose.
+        let mut at_us = draw.between(4_000_000, 6_000_000);
+        while at_us < aimed.hurt_us {
+            let node = draw.below(aimed.nodes as u64) as usize;
+            let other = (node + draw.between(1, aimed.nodes as u64 - 1) as usize) % aimed.nodes;
+            for node in [node, other] {
+                let for_us = draw.between(2_000, 50_000);
+                faults.push(Fault { at_us, kind: Kind::Wipe, node, other: node, for_us, draw: 0 });
+                at_us += draw.between(100_000, 3_000_000);
+            }
+            at_us += draw.between(3_000_000, 6_000_000);
+        }
+        Self { faults, partitions: 1, keys: 5, clients: 3, rest_us: 200_000, page_bytes: 1, horizon_us: 0, ..aimed }
+    }
+
+    fn of_retries(self, draw: &mut Random) -> Self {
+        let kinds = [Kind::Isolate, Kind::Cut, Kind::Cut, Kind::CutOneWay, Kind::Pause, Kind::Suspect, Kind::Kill];
+        let delay_max_us = *draw.pick(&[5_000, 100_000]);
+        let aimed = self.aimed(draw, delay_max_us, &kinds);
+        let weather = Weather { loss_ppm: *draw.pick(&[20_000, 100_000]), ..aimed.weather };
+        Self { weather, kinds: b"dxx", keys: 1, partitions: 1, clients: *draw.pick(&[2, 6]), ..aimed }
+    }
+
+    fn of_absences(self, draw: &mut Random) -> Self {
+        let kinds = [Kind::Kill, Kind::Pause, Kind::Isolate];
+        let aimed = Self { hurt_us: self.hurt_us.max(24_000_000), ..self }.aimed(draw, 1_000, &kinds);
+        let mut faults = aimed.faults;
+        // One after the other: a majority stays.
+        faults.retain(|_| draw.chance(200_000));
+        for fault in &mut faults {
+            fault.for_us = draw.between(8_000_000, 16_000_000);
+        }
+        Self {
+            faults,
+            weather: Weather { tail_ppm: 0, ..aimed.weather },
+            settle_us: 1_001_000,
+            partitions: *draw.pick(&[1, 2]),
+            kinds: b"rdx",
+            clients: 3,
+            rest_us: 100_000,
+            horizon_us: 1_000_000,
+            ..aimed
         }
     }
 

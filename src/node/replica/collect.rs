@@ -26,6 +26,7 @@ use crate::node::floor::Cut;
 use crate::node::planted::Planted;
 use crate::storage::{Space, StoreError};
 use crate::wire::codec;
+use crate::wire::message::Scope;
 
 use super::{PartitionState, Replica, Turn, decode, get_row, tagged, upper_bound};
 
@@ -291,7 +292,14 @@ impl Replica {
                     _ => register.deadline_ms,
                 };
                 match ends_ms {
-                    Some(ends_ms) if ends_ms < floor_ms => Fate::Close(key, register.life, Way::Drop),
+                    Some(ends_ms) if ends_ms < floor_ms => {
+                        let counted = register.life != Life(0) && self.is_counted(turn, &key, register.life)?;
+                        match (counted, names) {
+                            (false, _) => Fate::Close(key, register.life, Way::Drop),
+                            (true, true) => Fate::Close(key, register.life, Way::Name),
+                            (true, false) => Fate::Later(now.wall_ms.max(floor_ms) + LOOK_AGAIN_MS),
+                        }
+                    }
                     Some(ends_ms) => Fate::Later(ends_ms),
                     None => Fate::Forget,
                 }
@@ -351,6 +359,15 @@ impl Replica {
             }
             _ => Fate::Forget,
         })
+    }
+
+    /// Does anything stand that was counted on a value of this life? Nothing but the value says when that ended, and another owner may
+    /// have the value overwritten by who has dropped it already, and so does not remove the count: then it would stand there for good.
+    /// So one owner removes it by name before any drops it.
+    fn is_counted(&mut self, turn: &Turn, key: &Key, life: Life) -> Result<bool, StoreError> {
+        let rows = self.read(turn, key, &Scope::Text)?;
+        let mut parts = rows.iter().filter_map(|(path, row)| of_life(path, row, life));
+        Ok(parts.any(|part| part.counts && part.content))
     }
 
     /// Does a retried increment that stands say that this tally contains it? Its worth hangs on the tally's row.
@@ -502,7 +519,7 @@ impl Replica {
             }
             Way::Name => match mark {
                 // Whoever removed the last of it did so before this cut was asked for: all have seen that it is gone.
-                Some(mark) if mark < cut.began || self.planted == Planted::LifeReopenedEarly => {
+                mark if mark.is_some_and(|mark| mark < cut.began) || self.planted == Planted::LifeReopenedEarly => {
                     self.mint(turn, now, &key, None, false, Hlc(0), |mint| {
                         let put = Some(Put::Deadline { stamp: mint.stamp, at_ms: None });
                         let effect = Effect { path: Path::deadline(life), removes: Vec::new(), put };
@@ -548,6 +565,11 @@ impl Replica {
         }
         Ok(collected)
     }
+}
+
+/// The dots of what a row would show if this life had not ended.
+pub fn content_of(path: &Path, row: &Row, life: Life) -> Vec<crate::data::id::Dot> {
+    of_life(path, row, life).filter(|part| part.content).map(|part| part.dots).unwrap_or_default()
 }
 
 /// What a row has of one life.

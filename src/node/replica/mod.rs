@@ -138,8 +138,9 @@ struct Checkpoint {
     unsure: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-pub(super) struct LogEntry {
+/// What the log says of a dot.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LogEntry {
     pub key: Key,
     pub paths: Vec<Path>,
     /// What the mutation removed by name.
@@ -1014,10 +1015,17 @@ pub(super) fn log_range(partition: Partition) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// What a log entry says: where, which dot, which operation. For whoever explains or checks a store from outside.
-pub fn inspect_log(key: &[u8], value: &[u8]) -> Option<(Partition, Dot, Option<OpId>)> {
+pub fn inspect_log(key: &[u8], value: &[u8]) -> Option<(Partition, Dot, LogEntry)> {
     let partition = Partition(u16::from_be_bytes(key.get(..2)?.try_into().ok()?));
-    let entry = decode::<LogEntry>(value, "a log entry").ok()?;
-    Some((partition, parse_log_key(key)?, entry.op_id))
+    Some((partition, parse_log_key(key)?, decode(value, "a log entry").ok()?))
+}
+
+/// What a checkpoint says beside what has been seen: the time below which nothing more is minted, and whether there are rows that are
+/// not entered as seen yet.
+pub fn inspect_checkpoint(key: &[u8], value: &[u8]) -> Option<(Partition, Hlc, bool)> {
+    let partition = Partition(u16::from_be_bytes(key.strip_prefix(b"s")?.try_into().ok()?));
+    let Checkpoint { promised, unsure, .. } = decode(value, "a checkpoint").ok()?;
+    Some((partition, promised, unsure))
 }
 
 /// What a store knows of a partition, read as it is at a start. For whoever explains or checks a store from outside.

@@ -148,6 +148,11 @@ impl Shard {
         self.fences.has_fenced(node, store)
     }
 
+    /// The partition in which rows are being dropped that nobody needs any more, and below which cut.
+    pub fn collecting(&self) -> Option<(Partition, &Cut)> {
+        self.collecting.as_ref().map(|(partition, cut, _)| (*partition, cut))
+    }
+
     pub(super) fn begin_collecting(&mut self, now: Now) {
         if self.collecting.is_some() {
             return;

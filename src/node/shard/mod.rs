@@ -395,6 +395,11 @@ impl Shard {
         Some(&self.replica.loaded(partition)?.seen)
     }
 
+    /// Is a full sync of a partition under way?
+    pub fn is_syncing(&self, partition: Partition) -> bool {
+        self.exchange.promised(partition).is_some()
+    }
+
     fn desk<'a, 'b>(
         &'a mut self,
         now: Now,

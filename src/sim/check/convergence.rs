@@ -68,7 +68,7 @@ pub fn standing(world: &World, node: usize, at_ms: u64) -> Vec<(Bytes, Row)> {
 }
 
 /// What of the rows is not waiting to be dropped.
-fn essence(rows: &BTreeMap<Bytes, Bytes>, wall_ms: u64) -> BTreeMap<Key, BTreeMap<Path, Row>> {
+pub(super) fn essence(rows: &BTreeMap<Bytes, Bytes>, wall_ms: u64) -> BTreeMap<Key, BTreeMap<Path, Row>> {
     let mut objects: BTreeMap<Key, Object> = BTreeMap::new();
     for (at, value) in rows {
         let Some((_, _, key, path)) = parse_row_key(at) else { continue };

@@ -12,13 +12,16 @@ use crate::data::object::Object;
 use crate::data::op::Key;
 use crate::data::path::parse_row_key;
 use crate::data::row::Row;
-use crate::storage::{Space, Storage};
+use crate::storage::{Space, Storage, StoreError};
 use crate::wire::codec;
 
+pub mod answers;
 pub mod convergence;
 pub mod counters;
+pub mod floors;
 pub mod receipts;
 pub mod registers;
+pub mod rows;
 pub mod sets;
 pub mod siblings;
 
@@ -77,15 +80,16 @@ pub fn objects(world: &World) -> Objects {
 
 /// A partition's rows on a node's disk, as bytes.
 pub fn rows(world: &World, node: usize, partition: Partition) -> BTreeMap<Bytes, Bytes> {
+    rows_on(&world.nodes[node].disk, partition).expect("disks are whole when the final state is checked")
+}
+
+fn rows_on(disk: &dyn Storage, partition: Partition) -> Result<BTreeMap<Bytes, Bytes>, StoreError> {
     let mut rows = BTreeMap::new();
     let from = partition.0.to_be_bytes();
     let to = (partition.0 + 1).to_be_bytes();
-    world.nodes[node]
-        .disk
-        .scan(Space::Rows, &from, &to, &mut |key, value| {
-            rows.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-            true
-        })
-        .expect("disks are whole when the final state is checked");
-    rows
+    disk.scan(Space::Rows, &from, &to, &mut |key, value| {
+        rows.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        true
+    })?;
+    Ok(rows)
 }

@@ -15,7 +15,8 @@ impl World {
         }
         let number = self.history.calls.len();
         let wall_ms = WALL_START_MS + self.now_us / 1_000;
-        let (key, op, read) = load::draw(&mut self.load, self.plan.keys, number, wall_ms, &self.clients[client].read);
+        let (key, op, read) =
+            load::draw(&mut self.load, self.plan.kinds, self.plan.keys, number, wall_ms, &self.clients[client].read);
         let mut random = [0; 10];
         random[..8].copy_from_slice(&self.load.draw().to_be_bytes());
         random[8..].copy_from_slice(&(number as u16).to_be_bytes());

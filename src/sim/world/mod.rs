@@ -8,10 +8,12 @@ mod events;
 mod faults;
 mod network;
 mod nodes;
+mod promises;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use super::check::answers::Tickets;
 use super::check::{Violation, convergence};
 use super::disk::{Broken, SimDisk};
 use super::ghost::Ghost;
@@ -20,7 +22,8 @@ use super::load::SiblingsRead;
 use super::plan::{Plan, Weather};
 use super::random::Random;
 use super::trace::Trace;
-use crate::data::id::{Incarnation, NodeId, StoreId, hash64};
+use crate::data::clock::Hlc;
+use crate::data::id::{Incarnation, NodeId, Partition, StoreId, hash64};
 use crate::data::row::{Register, Row};
 use crate::node::planted::Planted;
 use crate::node::shard::Shard;
@@ -29,7 +32,7 @@ use crate::ring::layout::{Layout, Member};
 use crate::ring::view::View;
 use crate::storage::Storage;
 use crate::wire::codec;
-use crate::wire::message::Body;
+use crate::wire::message::{Body, Ticket};
 use events::{Event, Item};
 
 const WALL_START_MS: u64 = 1_700_000_000_000;
@@ -74,6 +77,8 @@ pub struct Node {
     low_until: u64,
     /// Its store failed: it refuses everything until it is restarted.
     failed: bool,
+    /// The cut below which it drops, by partition and the time at which the asking began: judged once.
+    cut: Option<(Partition, Hlc)>,
     /// Requests to answer: ticket and the moment at which it must be.
     door: BTreeMap<u64, u64>,
 }
@@ -90,6 +95,11 @@ pub struct World {
     pub trace: Trace,
     pub violation: Option<Violation>,
     planted: Planted,
+    tickets: Tickets,
+    /// Since when each node asks for the floor of a partition, with the asking's number.
+    asking: BTreeMap<(usize, Partition), (Ticket, u64)>,
+    /// Owners of a partition were compared last.
+    compared_us: BTreeMap<Partition, u64>,
     heap: BinaryHeap<Item>,
     number: u64,
     weather: Weather,
@@ -100,6 +110,8 @@ pub struct World {
     arrived: BTreeSet<u64>,
     /// No new calls, no new faults.
     healed: bool,
+    /// A disk holds what its node never wrote: what is said of disks is not judged any more.
+    damaged: bool,
     ties: Random,
     net: Random,
     chaos: Random,
@@ -143,6 +155,7 @@ impl World {
                 slow_until: 0,
                 low_until: 0,
                 failed: false,
+                cut: None,
                 door: BTreeMap::new(),
             })
             .collect();
@@ -161,6 +174,9 @@ impl World {
             trace,
             violation: None,
             planted,
+            tickets: Tickets::default(),
+            asking: BTreeMap::new(),
+            compared_us: BTreeMap::new(),
             heap: BinaryHeap::new(),
             number: 0,
             weather: plan.weather,
@@ -168,6 +184,7 @@ impl World {
             clients,
             arrived: BTreeSet::new(),
             healed: false,
+            damaged: false,
             ties: random.fork("ties"),
             net: random.fork("net"),
             chaos,
@@ -265,6 +282,7 @@ impl World {
             _ => None,
         };
         self.nodes[victim].disk.damage(at, value);
+        self.damaged = true;
         self.count("sim_rows_damaged", 1);
         Some(victim)
     }

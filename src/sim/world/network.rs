@@ -11,6 +11,7 @@ impl World {
             self.violate("network", format!("node {from} sends to itself: {message:?}"));
             return;
         }
+        self.judge_sent(from, &message);
         if self.cut[from][to] > self.now_us {
             self.count("sim_messages_cut", 1);
             return;

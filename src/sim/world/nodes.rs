@@ -9,6 +9,7 @@ use crate::node::planted::Planted;
 use crate::node::replica::Turn;
 use crate::node::shard::Shard;
 use crate::node::turn::{Input, Outbox, ShardOptions};
+use crate::sim::check::answers::Facts;
 use crate::sim::check::receipts;
 use crate::sim::disk::Broken;
 use crate::sim::ghost::Knowledge;
@@ -114,6 +115,9 @@ impl World {
             refused.into_iter().for_each(|input| self.refuse(at, input, Some("the disk is nearly full")));
         }
         let node = &mut self.nodes[at];
+        let broken = node.disk.set_broken(Broken::Nothing);
+        let facts = Facts::gather(&node.disk, &inputs).expect("the disk works for now");
+        node.disk.set_broken(broken);
         let shard = node.shard.as_mut().expect("looked at just above");
         let mut turn = Turn::new(&node.disk as &dyn Storage);
         let mut out = Outbox::default();
@@ -159,6 +163,7 @@ impl World {
                 self.violate("dots", message);
             }
         }
+        self.judge_turn(at, incarnation, &facts, &batch, &out);
         if crash {
             self.count("crash_between_commit_and_send", 1);
             let down_us = self.chaos.between(10_000, 3_000_000);
@@ -318,7 +323,7 @@ impl World {
         self.ghost.forgot(at, Some((unsynced - keep) as u64), self.now_us);
         self.count("power_cut_batches_lost", (unsynced - keep) as u64);
         self.trace.line(|| format!("{:>10} {at} loses the last {} batches", self.now_us, unsynced - keep));
-        self.note_lost(&before);
+        self.note_lost(at, &before);
     }
 
     pub(super) fn wipe(&mut self, at: usize) {
@@ -327,7 +332,7 @@ impl World {
         self.nodes[at].store = StoreId(self.identity.draw());
         self.ghost.forgot(at, None, self.now_us);
         self.trace.line(|| format!("{:>10} {at} is wiped", self.now_us));
-        self.note_lost(&before);
+        self.note_lost(at, &before);
     }
 
     pub(super) fn restore(&mut self, at: usize) {
@@ -336,11 +341,15 @@ impl World {
             self.ghost.forgot(at, Some(lost), self.now_us);
             self.count("sim_disks_restored", 1);
             self.trace.line(|| format!("{:>10} {at} has an old disk, {lost} batches ago", self.now_us));
-            self.note_lost(&before);
+            self.note_lost(at, &before);
         }
     }
 
-    pub(super) fn note_lost(&mut self, before: &Knowledge) {
+    pub(super) fn note_lost(&mut self, at: usize, before: &Knowledge) {
+        let disk = &self.nodes[at].disk;
+        let broken = disk.set_broken(Broken::Nothing);
+        self.ghost.reads_anew(at, disk, self.plan.partitions).expect("the disk works for now");
+        disk.set_broken(broken);
         let after: Vec<Knowledge> = (0..self.nodes.len()).map(|node| self.knowledge(node)).collect();
         let lost = self.ghost.note_lost(before, &after);
         self.count("dots_lost_with_disks", lost as u64);
