@@ -128,6 +128,10 @@ pub fn receipt<T>(answer: &Answer<T>, read: bool, asked: &Consistency, names: &N
     if receipt.unchanged {
         lines.push(("unchanged", "there was nothing to do, and nothing was written".to_owned()));
     }
+    if receipt.doubted > 0 {
+        let increments = counted(u64::from(receipt.doubted), "increment");
+        lines.push(("doubted", format!("{increments} that may be counted twice: not every owner was heard")));
+    }
     if let Some(op_id) = answer.op_id {
         lines.push(("operation", op_id.to_string()));
     }
@@ -190,6 +194,7 @@ pub fn receipt_json(receipt: &Receipt, names: &Names) -> Value {
         "stamped_again": receipt.stamped_again,
         "duplicate": receipt.duplicate,
         "unchanged": receipt.unchanged,
+        "doubted": receipt.doubted,
         "took_us": receipt.took_us,
     })
 }

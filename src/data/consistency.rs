@@ -174,6 +174,9 @@ pub struct Receipt {
     pub duplicate: bool,
     /// Nothing was to be done, so nothing was written: those who acknowledged are those who were asked for what they hold.
     pub unchanged: bool,
+    /// Reads: increments of the answer that may be counted twice. They were tried more than once, and an owner that may have counted a try
+    /// within its total was not asked, or did not answer.
+    pub doubted: u32,
     /// Microseconds from the coordinator's taking the request to its answer.
     pub took_us: u64,
 }

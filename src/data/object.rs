@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::decimal::Decimal;
-use super::id::Dot;
+use super::id::{Dot, OpId};
 use super::path::{Component, Path, field_prefix};
 use super::row::{Floor, Holds, Life, Register, Retried, Row, Tally, tally_holds, tally_is_live, tally_value};
 
@@ -130,6 +130,38 @@ impl Object {
             }
         }
         wanted - live
+    }
+
+    /// Retried increments that are added to what tallies of the same number say, none of which is known to contain them: their operation
+    /// ids, and where they stand.
+    pub fn counted_beside(&self) -> Vec<(OpId, Path)> {
+        let mut beside = Vec::new();
+        for (component, tallied) in
+            [(Component::Retry, Component::Counter), (Component::FieldRetry, Component::FieldCounter)]
+        {
+            for (path, row) in self.of(component) {
+                let (Row::Retried(retried), Some(op_id)) = (row, path.op_id()) else { continue };
+                let prefix = path.field().map(|field| field_prefix(&field)).unwrap_or_default();
+                let from = Path::new(tallied, prefix.clone());
+                let mut tallies = self
+                    .rows
+                    .range(from..)
+                    .take_while(|(other, _)| other.component == tallied && other.member.starts_with(&prefix));
+                if self.times(path, retried) > 0 && tallies.any(|(other, _)| other.life() == path.life()) {
+                    beside.push((op_id, path.clone()));
+                }
+            }
+        }
+        beside
+    }
+
+    /// The retried increment that stands here is within a tally, where this dot added it.
+    pub fn tallied(&mut self, path: &Path, tally: Dot) {
+        if let Some(Row::Retried(retried)) = self.rows.get_mut(path)
+            && let Err(at) = retried.tallies.binary_search(&tally)
+        {
+            retried.tallies.insert(at, tally);
+        }
     }
 
     /// What has been counted here; `None` when nothing has been that was not removed.

@@ -49,10 +49,12 @@ pub enum Planted {
     DroppedRowsServed,
     NotStampedAgain,
     StandInsCountAnew,
+    TalliesNotAsked,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 43] = [
+    pub const ALL: [Planted; 44] = [
+        Planted::TalliesNotAsked,
         Planted::StandInsCountAnew,
         Planted::IncarnationResumed,
         Planted::RepliesBeforeCommit,
@@ -144,6 +146,7 @@ impl Planted {
             Planted::DroppedRowsServed => "dropped_rows_served",
             Planted::NotStampedAgain => "not_stamped_again",
             Planted::StandInsCountAnew => "stand_ins_count_anew",
+            Planted::TalliesNotAsked => "tallies_not_asked",
         }
     }
 
@@ -192,6 +195,7 @@ impl Planted {
             Planted::DroppedRowsServed => "who lacks a row that has been dropped is sent all rows",
             Planted::NotStampedAgain => "a write that met a newer stamp is stamped again above it",
             Planted::StandInsCountAnew => "a stand-in begins no total in the place of the one that it has handed over",
+            Planted::TalliesNotAsked => "an increment that two owners answer in two ways is counted once",
             Planted::ReadErrorsHidden => "what could not be read is not absent",
             Planted::FloorsCountedOn => "what was removed whole from a counter is not counted on",
         }

@@ -69,4 +69,11 @@ impl History {
             .enumerate()
             .filter(move |(_, call)| !call.op().is_read() && call.request.key.bytes.first() == Some(&kind))
     }
+
+    /// Reads, answered, of keys whose name begins with `kind`.
+    pub fn reads(&self, kind: u8) -> impl Iterator<Item = &Call> {
+        self.calls.iter().filter(move |call| {
+            call.op().is_read() && call.end == End::Acked && call.request.key.bytes.first() == Some(&kind)
+        })
+    }
 }

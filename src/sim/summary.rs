@@ -45,6 +45,7 @@ pub const RARE: &[(&str, &str)] = &[
     ("refused_unavailable", "a call told that too few are up"),
     ("sim_incarnations_minted", "an incarnation minted at a start"),
     ("sim_messages_cut", "messages that met a cut"),
+    ("increments_doubted_total", "an increment that two owners' answers may count twice, asked about"),
     ("sim_messages_doubled", "messages that came twice"),
     ("sim_messages_lost", "messages lost"),
     ("sim_messages_not_taken", "messages not taken for sending"),

@@ -141,6 +141,16 @@ pub enum Body {
         ticket: Ticket,
         page: Result<ScanPage, RequestError>,
     },
+    /// Which of these operations do you know to be counted within a total?
+    AskTallied {
+        ticket: Ticket,
+        op_ids: Vec<OpId>,
+    },
+    /// Those, each with the dot that counted it.
+    Tallied {
+        ticket: Ticket,
+        dots: Vec<(OpId, Dot)>,
+    },
 }
 
 /// A member that was away beyond the horizon, and what its data lay in: nothing that comes from there is taken any more.
@@ -243,6 +253,8 @@ impl PeerMessage {
                 let response = Response { result: Err(refusal.error(name)), receipt: Default::default() };
                 Body::ForwardReply { ticket, response: Box::new(response) }
             }
+            // Nobody is waited for who knows of none.
+            Body::AskTallied { ticket, .. } => Body::Tallied { ticket, dots: Vec::new() },
             Body::Scan { ticket, .. } => Body::ScanReply { ticket, page: Err(refusal.error(name)) },
             _ => return None,
         };

@@ -53,12 +53,7 @@ impl Coordinator {
             self.note_lacks(desk, &mut running, owner, &held, &object);
         }
         if running.request.op.is_read() {
-            let others = self.others(desk, &running.request, &object, owner)?;
-            let wall_ms = desk.now.wall_ms;
-            let mine = own_visible(&running.request.op, &object, wall_ms);
-            let result = plan::check_kind(&running.request.op, mine, &others, wall_ms)
-                .map(|()| plan::answer(&running.request.op, &running.request.key, &object, wall_ms));
-            return self.finish(desk, running, result);
+            return self.name(desk, running, object, owner, &held, &hinted);
         }
         if let Err(error) = self.reach(desk, &running) {
             return self.finish(desk, running, Err(error));
@@ -79,6 +74,22 @@ impl Coordinator {
         }
         let surplus = if running.request.fresh { Vec::new() } else { merge::surplus(&held, &object) };
         self.mutate(desk, running, object, owner, surplus)
+    }
+
+    /// Answers a read.
+    pub(super) fn answer(
+        &mut self,
+        desk: &mut Desk,
+        running: Running,
+        object: Object,
+        owner: bool,
+    ) -> Result<(), StoreError> {
+        let others = self.others(desk, &running.request, &object, owner)?;
+        let wall_ms = desk.now.wall_ms;
+        let mine = own_visible(&running.request.op, &object, wall_ms);
+        let result = plan::check_kind(&running.request.op, mine, &others, wall_ms)
+            .map(|()| plan::answer(&running.request.op, &running.request.key, &object, wall_ms));
+        self.finish(desk, running, result)
     }
 
     /// Read repair: owners that answered with less than the merged rows are looked at again. A stand-in, who would not hear of their

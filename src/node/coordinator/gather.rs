@@ -146,13 +146,7 @@ impl Coordinator {
             };
             self.send(desk, node, running.partition, body);
         }
-        let hedge = gathering
-            .asked
-            .iter()
-            .map(|node| self.latency.get(node).map_or(20_000, |latency| latency.high_us))
-            .max()
-            .unwrap_or(HEDGE_MAX_US)
-            .clamp(HEDGE_MIN_US, HEDGE_MAX_US);
+        let hedge = self.patience_us(gathering.asked.iter());
         running.wake_us = if gathering.hedged {
             running.deadline_us
         } else if gathering.seeks {
@@ -165,6 +159,12 @@ impl Coordinator {
         running.stage = Stage::Gathering(gathering);
         self.park(ticket, running);
         Ok(())
+    }
+
+    /// After what time somebody of these is slow.
+    pub(super) fn patience_us<'a>(&self, asked: impl Iterator<Item = &'a NodeId>) -> u64 {
+        let high_us = |node| self.latency.get(node).map_or(20_000, |latency: &Latency| latency.high_us);
+        asked.map(high_us).max().unwrap_or(HEDGE_MAX_US).clamp(HEDGE_MIN_US, HEDGE_MAX_US)
     }
 
     pub fn handle_read_reply(

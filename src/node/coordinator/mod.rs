@@ -14,6 +14,7 @@
 mod decide;
 mod gather;
 pub mod merge;
+mod naming;
 pub mod plan;
 pub mod quorum;
 mod replicate;
@@ -37,11 +38,13 @@ use crate::storage::StoreError;
 use crate::wire::codec;
 use crate::wire::message::{Body, LogRow, PeerMessage, Refusal, RepairRow, Scope, Ticket};
 
+use super::exchange::Exchange;
 use super::hints::Hints;
 use super::repair::Repairs;
 use super::replica::{Mint, Replica, Turn};
 use super::turn::{DoorTicket, Outbox, ShardOptions, Stats, Traffic};
 use merge::Held;
+use naming::Naming;
 use quorum::Quorum;
 
 /// How often a write that meets newer stamps is stamped again.
@@ -65,6 +68,7 @@ pub struct Desk<'a, 'b> {
     pub replica: &'a mut Replica,
     pub hints: &'a mut Hints,
     pub repairs: &'a mut Repairs,
+    pub exchange: &'a Exchange,
     pub turn: &'a mut Turn<'b>,
     pub out: &'a mut Outbox,
     pub stats: &'a mut Stats,
@@ -134,6 +138,7 @@ enum Stage {
     Queued,
     Forwarded { to: NodeId, tried: BTreeSet<NodeId> },
     Gathering(Gathering),
+    Naming(Naming),
     Replicating(Replicating),
 }
 
@@ -421,6 +426,7 @@ impl Coordinator {
                 self.park(ticket, running);
                 Ok(())
             }
+            Stage::Naming(naming) => self.named(desk, running, naming),
             Stage::Replicating(mut replicating) => {
                 let slow: Vec<NodeId> =
                     replicating.pending.iter().filter(|(_, place)| place.is_none()).map(|(node, _)| *node).collect();
@@ -467,6 +473,7 @@ impl Coordinator {
         let mutation = !running.request.op.is_read();
         let (needed, acks, mutation) = match std::mem::replace(&mut running.stage, Stage::Starting) {
             Stage::Gathering(gathering) => (gathering.quorum.needed(), gathering.acks, false),
+            Stage::Naming(naming) => return self.named(desk, running, naming),
             Stage::Replicating(replicating) => (replicating.quorum.needed(), replicating.acks, true),
             Stage::Queued => {
                 if let Some(queue) = self.busy.get_mut(&running.request.key) {
@@ -489,6 +496,7 @@ impl Coordinator {
             .filter(|(_, running)| match &running.stage {
                 Stage::Forwarded { to, .. } => *to == node,
                 Stage::Gathering(gathering) => gathering.asked.contains(&node) && !gathering.acks.contains_key(&node),
+                Stage::Naming(naming) => naming.awaits(node),
                 Stage::Replicating(replicating) => replicating.pending.contains_key(&node),
                 _ => false,
             })
@@ -505,6 +513,7 @@ impl Coordinator {
                     gathering.failed.insert(node);
                     self.ask_or_wait(desk, ticket, running, gathering)?;
                 }
+                Stage::Naming(naming) => self.not_named(desk, ticket, running, naming, node)?,
                 Stage::Replicating(mut replicating) => {
                     // The owner may hold it or not; a stand-in makes sure.
                     // Not asked again for somebody else: an answer to the first would be taken for one to the second.

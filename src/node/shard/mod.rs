@@ -413,6 +413,7 @@ impl Shard {
             replica: &mut self.replica,
             hints: &mut self.hints,
             repairs: &mut self.repairs,
+            exchange: &self.exchange,
             turn,
             out,
             stats: &mut self.stats,
@@ -498,6 +499,18 @@ impl Shard {
             Body::ReadReply { ticket, result } => {
                 let (coordinator, mut desk) = self.desk(now, turn, out);
                 coordinator.handle_read_reply(&mut desk, from, ticket, result)?;
+            }
+            Body::AskTallied { ticket, op_ids } => {
+                let mut dots = Vec::new();
+                for op_id in op_ids {
+                    let known = self.replica.known_op(turn, partition, op_id)?;
+                    dots.extend(known.filter(|known| known.tally).map(|known| (op_id, known.dot)));
+                }
+                reply(out, from, partition, Body::Tallied { ticket, dots });
+            }
+            Body::Tallied { ticket, dots } => {
+                let (coordinator, mut desk) = self.desk(now, turn, out);
+                coordinator.handle_tallied(&mut desk, from, ticket, dots)?;
             }
             Body::Forward { ticket, request } => {
                 let (coordinator, mut desk) = self.desk(now, turn, out);

@@ -3,15 +3,19 @@
 //! One limit is known and allowed for: when the only disk that could name an increment within its total was lost after the total had
 //! reached others, a retry of that increment counts again.
 //!
+//! So is every read while things are under way: at whatever level, it is told nothing that was not asked for, and nothing twice unless its
+//! receipt says that it may be. What it is told at least is checked where the levels meet.
+//!
 //! Of keys that are deleted too only the upper bound is checked, and that nothing is below zero: which increments a deletion saw is
 //! not known from outside.
 
 use std::collections::BTreeMap;
 
-use super::super::history::End;
+use super::super::history::{Call, End};
 use super::super::world::World;
-use super::Objects;
-use crate::data::op::{Key, Op};
+use super::{Objects, must_have_seen};
+use crate::data::decimal::Decimal;
+use crate::data::op::{Key, Op, Reply};
 
 #[derive(Default)]
 struct Bounds {
@@ -41,6 +45,7 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
             }
         }
     }
+    reads(world)?;
     for ((key, field), bounds) in plain {
         let value = value(world, objects, &key, field.as_deref())?;
         if value < bounds.low || value > bounds.high {
@@ -65,6 +70,55 @@ pub fn check(world: &World, objects: &Objects) -> Result<(), String> {
         let value = value(world, objects, &key, None)?;
         if value < 0 || value > high {
             return Err(format!("{key:?} is {value}, and must be from 0 to {high}; rows {:?}", objects.get(&key)));
+        }
+    }
+    Ok(())
+}
+
+/// What reads of counters that are never deleted were told.
+fn reads(world: &World) -> Result<(), String> {
+    let told = |call: &Call| -> Vec<(Option<bytes::Bytes>, bytes::Bytes)> {
+        match &call.reply {
+            Some(Reply::Value(value)) => value.iter().map(|value| (None, value.clone())).collect(),
+            Some(Reply::Pairs(pairs)) => {
+                pairs.iter().map(|(field, value)| (Some(field.clone()), value.clone())).collect()
+            }
+            _ => Vec::new(),
+        }
+    };
+    for (kind, read) in
+        [b'c', b'i'].into_iter().flat_map(|kind| world.history.reads(kind).map(move |read| (kind, read)))
+    {
+        for (field, value) in told(read) {
+            let sum = Decimal::parse(&value).and_then(|sum| sum.to_integer());
+            let sum = sum.ok_or_else(|| format!("{read:?} was told {value:?}, which is no number"))?;
+            let mut bounds = Bounds::default();
+            for (_, call) in world.history.mutations(kind) {
+                let by = match call.op() {
+                    Op::Increment { by, .. } if field.is_none() => by,
+                    Op::HashIncrement { field: of, by, .. } if field.as_ref() == Some(of) => by,
+                    _ => continue,
+                };
+                if call.request.key != read.request.key || call.begun_us > read.ended_us || !call.may_have_happened() {
+                    continue;
+                }
+                let by = by.to_integer().expect("the load counts in integers");
+                let times = 1 + i64::from(world.ghost.may_be_nameless(call.op_id()));
+                let sure = must_have_seen(world, read, call);
+                if sure || by < 0 {
+                    bounds.low += by * if by < 0 { times } else { 1 };
+                }
+                if sure || by > 0 {
+                    bounds.high += by * if by > 0 { times } else { 1 };
+                }
+            }
+            let doubted = read.receipt.as_ref().is_some_and(|receipt| receipt.doubted > 0);
+            if !doubted && (sum < bounds.low || sum > bounds.high) {
+                return Err(format!(
+                    "{:?} {field:?} was read as {sum}, and must have been from {} to {}: {read:?}",
+                    read.request.key, bounds.low, bounds.high,
+                ));
+            }
         }
     }
     Ok(())

@@ -198,6 +198,7 @@ fn receipt(call: &mut Call<'_>) -> Result<Plan, Refusal> {
         stamped_again,
         duplicate,
         unchanged,
+        doubted,
         took_us,
     } = receipt;
     let (members, _) = call.facts.layout();
@@ -222,6 +223,7 @@ fn receipt(call: &mut Call<'_>) -> Result<Plan, Refusal> {
         ("stamped-again", Frame::Boolean(*stamped_again)),
         ("duplicate", Frame::Boolean(*duplicate)),
         ("unchanged", Frame::Boolean(*unchanged)),
+        ("doubted", Frame::Integer(i64::from(*doubted))),
         ("took-us", Frame::Integer(i64::try_from(*took_us).unwrap_or(i64::MAX))),
         // Of a command over several keys this is the weakest of so many receipts.
         ("requests", Frame::Integer(*requests as i64)),
