@@ -476,7 +476,14 @@ impl<'a> Tries<'a> {
     /// Returns after a pause when another try may be made, else with what to tell the caller.
     async fn go_on(&mut self, miss: Miss, op_id: Option<OpId>) -> Result<(), ClientError> {
         self.perhaps_applied |= self.mutation && miss.sent;
-        let retryable = miss.refused.as_ref().is_none_or(|(error, _)| error.retryable());
+        let retryable = miss.refused.as_ref().is_none_or(|(error, _)| match (error, op_id) {
+            // By our clock it has not: that node's is ahead, and others' may not be.
+            (RequestError::OpIdExpired { window_ms }, Some(op_id)) => {
+                let expires_ms = op_id.wall_ms().saturating_add(*window_ms);
+                expires_ms >= entropy::wall_ms() && self.others_to_try() > 0
+            }
+            _ => error.retryable(),
+        });
         if !retryable {
             return Err(self.give_up(miss, op_id));
         }
@@ -508,13 +515,16 @@ impl<'a> Tries<'a> {
     /// and it is not the moment after a start or a crash any more, in which they find each other: the caller is better told now than
     /// at the end of its patience.
     fn hope(&self, pause: Duration) -> Option<Duration> {
-        let others =
-            || routing::others_to_try(&self.calls.hops(&self.calls.map(), About::Nothing, &self.failures), None);
-        if self.unavailable.is_none() || others() > 0 {
+        if self.unavailable.is_none() || self.others_to_try() > 0 {
             return Some(pause);
         }
         let moment = (self.timeout / UNAVAILABLE_SHARES).saturating_sub(entropy::instant() - self.began);
         (!moment.is_zero()).then_some(pause.min(moment))
+    }
+
+    /// Members that have not failed this call yet.
+    fn others_to_try(&self) -> usize {
+        routing::others_to_try(&self.calls.hops(&self.calls.map(), About::Nothing, &self.failures), None)
     }
 
     fn give_up(&mut self, miss: Miss, op_id: Option<OpId>) -> ClientError {
@@ -536,6 +546,7 @@ fn is_about_the_node(error: &RequestError) -> bool {
             | RequestError::Stopping { .. }
             | RequestError::Disconnected { .. }
             | RequestError::ClockAhead { .. }
+            | RequestError::OpIdExpired { .. }
             | RequestError::Unavailable { .. }
     )
 }

@@ -285,7 +285,15 @@ async fn an_increment_counts_once_however_often_it_is_tried() {
 
 #[tokio::test]
 async fn one_node_down_or_silent_is_no_error() {
-    for mood in [Mood::Down, Mood::Silent, Mood::Babbles, Mood::Refuses(RequestError::Stopping { node: "n2".into() })] {
+    let refuses = Mood::Refuses;
+    for mood in [
+        Mood::Down,
+        Mood::Silent,
+        Mood::Babbles,
+        refuses(RequestError::Stopping { node: "n2".into() }),
+        // Its clock is ahead: the id has just been made.
+        refuses(RequestError::OpIdExpired { window_ms: 600_000 }),
+    ] {
         let cluster = Cluster::new();
         let client = cluster.client().await;
         client.set("warm", "up").await.expect("written");
@@ -312,6 +320,21 @@ async fn a_silent_node_is_left_alone_after_it_was_found_out() {
         slow += usize::from(client.set(format!("k{at}"), "v").await.expect("written").attempts > 1);
     }
     assert!(slow <= 4, "{slow} of 60 went to the silent node first");
+}
+
+#[tokio::test]
+async fn an_operation_id_that_has_expired_for_all_is_refused() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    for name in NAMES {
+        cluster.mood(name, Mood::Refuses(RequestError::OpIdExpired { window_ms: 600_000 }));
+    }
+    let error = client.set("a", "1").await.expect_err("refused");
+    assert!(matches!(error, ClientError::Refused { attempts, .. } if attempts as usize == NAMES.len()), "{error}");
+    let old = OpId::new(1, [0; 10]);
+    let error = client.named(old).set("a", "1").await.expect_err("refused");
+    assert!(matches!(error, ClientError::Refused { attempts: 1, .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::NotApplied);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tidewater::data::op::{Outcome, RequestError};
 use tidewater::{Client, ClientError, ClientOptions};
 use tokio::task::JoinSet;
 
-use crate::harness::{Cluster, within};
+use crate::harness::{Cluster, until, within};
 
 const CLIENTS: usize = 64;
 /// Several clients share each of these.
@@ -265,6 +265,95 @@ async fn a_node_stopped_in_order_resumes_and_a_killed_one_does_not() {
         // A start in order is no event to warn of.
         cluster.level(&client).await;
         assert!(!cluster.log(1).contains("is not a member"), "{}", cluster.log(1));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_is_filled_while_the_others_serve_and_goes_on_where_it_was_killed() {
+    const KEYS: usize = 20_000;
+    let value = |at: usize| format!("{at}:{}", "v".repeat(90));
+    within(Duration::from_secs(150), async {
+        let mut cluster = Cluster::make_alone(3).await;
+        for number in 1..=3 {
+            let config = &cluster.node(number).config;
+            let text = std::fs::read_to_string(config).expect("made");
+            std::fs::write(config, format!("sync_rate = \"512KiB\"\n{text}")).expect("ours");
+        }
+        cluster.start_all().await;
+        let client = cluster.client().await;
+        let mut resp = cluster.resp(1).await;
+        for first in (0..KEYS).step_by(500) {
+            let line = |at: usize| format!("SET k{at} {}\r\n", value(at));
+            resp.send((first..first + 500).map(line).collect::<String>().as_bytes()).await;
+            for _ in 0..500 {
+                assert_eq!(resp.reply().await, "+OK");
+            }
+        }
+        cluster.level(&client).await;
+        // What the log still has would be sent from there.
+        let nodes: Vec<_> = client.layout().0.members.iter().map(|member| member.id).collect();
+        until("no log is left", Duration::from_secs(60), async || {
+            let mut left = 0;
+            for node in &nodes {
+                left += client.status(*node).await.expect("it is up").log_entries;
+            }
+            left == 0
+        })
+        .await;
+
+        cluster.kill(3).await;
+        std::fs::remove_dir_all(&cluster.node(3).store).expect("it is gone");
+        let stop = Arc::new(AtomicBool::new(false));
+        let reads = tokio::spawn({
+            let (client, stop) = (client.clone(), stop.clone());
+            async move {
+                let mut served = 0_usize;
+                while !stop.load(Ordering::Relaxed) {
+                    let at = served * 7_919 % KEYS;
+                    let read = client.get(format!("k{at}")).await.expect("two owners have it");
+                    assert_eq!(read.value.as_deref(), Some(value(at).as_bytes()), "k{at}: {:?}", read.receipt);
+                    served += 1;
+                }
+                served
+            }
+        });
+        cluster.restart(3).await;
+        let mut done = 0;
+        until("a third is taken", Duration::from_secs(40), async || {
+            if let Ok(status) = client.status(nodes[2]).await {
+                done = status.sync.done;
+            }
+            done > 1024 / 3
+        })
+        .await;
+        cluster.kill(3).await;
+        assert!(done < 1024, "it was killed on the way, with {done} of 1024 partitions");
+
+        cluster.restart(3).await;
+        cluster.level(&client).await;
+        let more = client.status(nodes[2]).await.expect("it is up").sync.done;
+        // What was under way is begun again; what was done is not.
+        assert!(more <= 1024 - done + 64, "{more} of 1024 partitions were taken after {done} had been");
+        assert!(more >= 1024 - done - 64, "{more} of 1024 partitions were taken, and {done} before");
+        stop.store(true, Ordering::Relaxed);
+        let served = reads.await.expect("no read was wrong");
+        assert!(served > 100, "{served} reads were served meanwhile");
+
+        let all = client.with(Consistency { read: Level::All, ..Consistency::default() });
+        for first in (0..KEYS).step_by(100) {
+            let mut reads = JoinSet::new();
+            for at in first..first + 100 {
+                let all = all.clone();
+                reads.spawn(async move { (at, all.get(format!("k{at}")).await.expect("all are up")) });
+            }
+            while let Some(read) = reads.join_next().await {
+                let (at, read) = read.expect("no panic");
+                assert_eq!(read.value.as_deref(), Some(value(at).as_bytes()), "k{at}");
+                assert!(read.receipt.disagreed.is_empty(), "k{at}: {:?}", read.receipt);
+            }
+        }
+        client.close();
     })
     .await;
 }

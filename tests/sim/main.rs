@@ -73,6 +73,17 @@ const KEPT: &[(&str, Aim, &[u64])] = &[
         Aim::Usual,
         &[2503],
     ),
+    ("an emptied owner had told what it has seen to those who took nothing from it yet", Aim::Usual, &[2245]),
+    (
+        "a read counted an increment twice: as one owner's total had it, and as another had it under its id",
+        Aim::Usual,
+        &[10, 54, 122, 262],
+    ),
+    (
+        "who had dropped a value that ended did not remove what was counted on it, and others kept that for good",
+        Aim::OldDisks,
+        &[101, 144],
+    ),
 ];
 /// Fresh seeds of the usual worlds, and of each other kind.
 const USUAL: u64 = 300;

@@ -556,12 +556,14 @@ impl Shard {
                         // It may have lost its disk since it said that it has all of this.
                         let theirs = self.exchange.seen_by(from, partition);
                         let believed = theirs.is_some_and(|theirs| theirs.covers(&state.seen));
+                        // What it was told before may have gone to one that took nothing from here yet.
+                        let stranger = theirs.is_none();
                         if believed {
                             self.exchange.forget_report(from, partition);
                         }
                         let untold = self.exchange.must_report(from, partition, state.version);
                         // When both have told each other their digests, one of them begins.
-                        if believed || untold || answer || self.options.me < from {
+                        if believed || stranger || untold || answer || self.options.me < from {
                             let seen = state.seen.clone();
                             background(out, from, partition, Body::Report { seen, answer: true });
                         }

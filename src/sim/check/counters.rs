@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use super::super::history::{Call, End};
 use super::super::world::World;
-use super::{Objects, must_have_seen};
+use super::Objects;
 use crate::data::decimal::Decimal;
 use crate::data::op::{Key, Op, Reply};
 
@@ -104,7 +104,7 @@ fn reads(world: &World) -> Result<(), String> {
                 }
                 let by = by.to_integer().expect("the load counts in integers");
                 let times = 1 + i64::from(world.ghost.may_be_nameless(call.op_id()));
-                let sure = must_have_seen(world, read, call);
+                let sure = meets(world, read, call);
                 if sure || by < 0 {
                     bounds.low += by * if by < 0 { times } else { 1 };
                 }
@@ -122,6 +122,15 @@ fn reads(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Has some owner that answered the read surely acknowledged the increment before?
+fn meets(world: &World, read: &Call, add: &Call) -> bool {
+    add.end == End::Acked
+        && add.ended_us < read.begun_us
+        && add.owner_acks() + read.owner_acks() > usize::from(world.plan.replicas)
+        && world.ghost.is_single(add.op_id())
+        && !world.ghost.forgot_between(add.begun_us, read.ended_us)
 }
 
 fn value(world: &World, objects: &Objects, key: &Key, field: Option<&[u8]>) -> Result<i64, String> {
