@@ -166,6 +166,9 @@ pub struct Check {
     pub stale_against_promise: u64,
     /// Writes whose outcome is unknown: they may or may not be there.
     pub unknown: u64,
+    /// Reads of counters that were too high by no more than their receipts said they might be.
+    #[serde(default)]
+    pub doubted: u64,
     /// The first few of what is wrong, told in full.
     pub examples: Vec<String>,
 }

@@ -40,10 +40,12 @@ impl Counter {
         Before { acknowledged: self.acknowledged, at_us: self.acknowledged_at_us, stand_ins: self.stand_ins, nodes: 0 }
     }
 
-    /// A read that began at `before` brought this sum; no sum is 0.
-    pub fn judge(&self, before: Before, sum: i64) -> Verdict {
+    /// A read that began at `before` brought this sum, and with it how many increments it may count twice; no sum is 0.
+    pub fn judge(&self, before: Before, sum: i64, doubted: u32) -> Verdict {
+        let most = self.acknowledged + self.unsure + self.under_way;
         match u64::try_from(sum) {
-            Ok(sum) if sum > self.acknowledged + self.unsure + self.under_way => Verdict::Duplicated,
+            Ok(sum) if sum > most + u64::from(doubted) => Verdict::Duplicated,
+            Ok(sum) if sum > most => Verdict::Open,
             Ok(sum) if sum < before.acknowledged => Verdict::Stale,
             Ok(_) => Verdict::Fresh,
             Err(_) => Verdict::Invented,
@@ -51,7 +53,7 @@ impl Counter {
     }
 
     pub fn judge_last(&self, sum: i64) -> Option<Wrong> {
-        match self.judge(self.before(), sum) {
+        match self.judge(self.before(), sum, 0) {
             Verdict::Stale => Some(Wrong::Lost),
             Verdict::Duplicated => Some(Wrong::Duplicated),
             Verdict::Invented => Some(Wrong::Invented),
@@ -88,10 +90,13 @@ mod tests {
         assert_eq!(counter.judge_last(-1), Some(Wrong::Invented));
         let before = counter.before();
         counter.begin();
-        assert_eq!(counter.judge(before, 4), Verdict::Fresh, "one is under way");
+        assert_eq!(counter.judge(before, 4, 0), Verdict::Fresh, "one is under way");
         counter.end(End::Acknowledged { at_us: 3, stand_ins: true, nodes: 0 });
-        assert_eq!(counter.judge(before, 2), Verdict::Fresh, "acknowledged after the read began");
-        assert_eq!(counter.judge(counter.before(), 2), Verdict::Stale);
+        assert_eq!(counter.judge(before, 2, 0), Verdict::Fresh, "acknowledged after the read began");
+        assert_eq!(counter.judge(counter.before(), 2, 0), Verdict::Stale);
         assert!(counter.before().stand_ins);
+        assert_eq!(counter.judge(before, 5, 0), Verdict::Duplicated);
+        assert_eq!(counter.judge(before, 5, 1), Verdict::Open, "the answer says so itself");
+        assert_eq!(counter.judge(before, 6, 1), Verdict::Duplicated);
     }
 }

@@ -100,6 +100,7 @@ impl Tally {
         mine.stale += other.stale;
         mine.stale_against_promise += other.stale_against_promise;
         mine.unknown += other.unknown;
+        mine.doubted += other.doubted;
         let room = EXAMPLES_MAX - mine.examples.len().min(EXAMPLES_MAX);
         mine.examples.extend(other.examples.iter().take(room).cloned());
     }

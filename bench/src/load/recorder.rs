@@ -211,7 +211,7 @@ mod tests {
     fn latencies_are_told_with_a_curve_that_rises_to_one() {
         let mut recorder = Recorder::default();
         for us in 1..=10_000 {
-            recorder.done(Kind::Read, us, Some(Backing { owners: 2, stand_ins: 1, nodes: 7 }));
+            recorder.done(Kind::Read, us, Some(Backing { owners: 2, stand_ins: 1, nodes: 7, doubted: 0 }));
         }
         let read = &recorder.operations(|_| "quorum".into())[0];
         assert_eq!((read.name.as_str(), read.level.as_str(), read.latency.count), ("read", "quorum", 10_000));
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn threads_are_added_up() {
         let (mut all, mut one) = (Recorder::default(), Recorder::default());
-        one.done(Kind::Update, 10, Some(Backing { owners: 1, stand_ins: 1, nodes: 3 }));
+        one.done(Kind::Update, 10, Some(Backing { owners: 1, stand_ins: 1, nodes: 3, doubted: 0 }));
         one.failed(Kind::Update, "timeout", 2);
         one.failed(Kind::Update, "overloaded", 1);
         one.failed(Kind::Update, "timeout", 1);

@@ -337,7 +337,11 @@ impl<T: Target> Worker<T> {
             }
             (Owed::Read(before), Told::Sum(sum)) => {
                 let counter = ledger.counter(call.number);
-                let verdict = counter.judge(*before, *sum);
+                let doubted = backing.map_or(0, |backing| backing.doubted);
+                let verdict = counter.judge(*before, *sum, doubted);
+                if verdict == Verdict::Open {
+                    self.recorder().tally.check.doubted += 1;
+                }
                 (verdict, *before, (verdict != Verdict::Fresh).then(|| counter.told()))
             }
             (Owed::Members(before), Told::Members(members, foreign)) => {

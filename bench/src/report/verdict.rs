@@ -90,6 +90,10 @@ fn details(check: &Check) -> Vec<String> {
         let said = plural(check.unknown, "write has an unknown outcome", "writes have an unknown outcome");
         details.push(format!("{said}: it may or may not be there, and neither counts as a fault."));
     }
+    if check.doubted > 0 {
+        let said = plural(check.doubted, "counter was", "counters were");
+        details.push(format!("{said} read too high by no more than the receipt said might be counted twice."));
+    }
     if check.unknown > check.verified && check.verified > 0 {
         details.push(format!("More outcomes are unknown than answers verified ({}).", count(check.verified)));
     }

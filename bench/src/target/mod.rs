@@ -82,6 +82,8 @@ pub struct Backing {
     pub stand_ins: u8,
     /// One bit for each member of the layout, up to the 64th.
     pub nodes: u64,
+    /// Increments of the answer that it says it may count twice.
+    pub doubted: u32,
 }
 
 /// An answer with what stood behind it.

@@ -71,7 +71,7 @@ async fn ask(client: &Client, call: &Call, members: &[NodeId]) -> Answer {
 fn backing(receipt: &Receipt, members: &[NodeId]) -> Backing {
     let place = |ack: &Ack| members.iter().take(64).position(|member| *member == ack.node);
     let nodes = receipt.acks.iter().filter_map(place).fold(0, |nodes, at| nodes | 1 << at);
-    Backing { owners: receipt.owners() as u8, stand_ins: receipt.stand_ins() as u8, nodes }
+    Backing { owners: receipt.owners() as u8, stand_ins: receipt.stand_ins() as u8, nodes, doubted: receipt.doubted }
 }
 
 fn op(call: &Call) -> Op {

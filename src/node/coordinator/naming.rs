@@ -96,10 +96,9 @@ impl Coordinator {
         for (node, op_ids) in naming.awaited.clone() {
             self.send(desk, node, partition, Body::AskTallied { ticket, op_ids });
         }
-        // Who is slow is not waited for: the level has been met.
+        // Who is slow is waited for, but for who turns out to be away: it is level again that is slow, and few reads meet it.
         let left_us = running.deadline_us.saturating_sub(desk.now.mono_us);
-        let patience_us = self.patience_us(naming.awaited.keys());
-        running.wake_us = desk.now.mono_us + patience_us.min(left_us / 2);
+        running.wake_us = desk.now.mono_us + left_us / 2;
         running.stage = Stage::Naming(naming);
         self.park(ticket, running);
         Ok(())
