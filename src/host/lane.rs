@@ -115,22 +115,23 @@ pub struct Common {
 /// The way into a lane.
 #[derive(Clone)]
 pub struct LaneSender {
-    inputs: SyncSender<LaneInput>,
+    /// Boxed, because the channel is one piece of memory with room for all that may wait.
+    inputs: SyncSender<Box<LaneInput>>,
 }
 
 impl LaneSender {
     /// Gives the input back when the lane has more waiting than it can take.
     #[allow(clippy::result_large_err, reason = "what comes back is what was given, by move")]
     pub fn try_send(&self, input: LaneInput) -> Result<(), LaneInput> {
-        self.inputs.try_send(input).map_err(|error| match error {
-            TrySendError::Full(input) | TrySendError::Disconnected(input) => input,
+        self.inputs.try_send(Box::new(input)).map_err(|error| match error {
+            TrySendError::Full(input) | TrySendError::Disconnected(input) => *input,
         })
     }
 
     /// For what must arrive: waits while the lane is full. Not for the network's tasks.
     pub fn send(&self, input: LaneInput) {
         // A lane that is gone needs no news.
-        drop(self.inputs.send(input));
+        drop(self.inputs.send(Box::new(input)));
     }
 }
 
@@ -162,7 +163,7 @@ pub fn start(
 struct Lane {
     shard: Shard,
     common: Arc<Common>,
-    receiver: Receiver<LaneInput>,
+    receiver: Receiver<Box<LaneInput>>,
     replies: HashMap<u64, ReplyTo>,
     scans: HashMap<u64, ScanReplyTo>,
     next: u64,
@@ -182,7 +183,7 @@ impl Lane {
                 None => Duration::from_micros(self.shard.poll_timeout().saturating_sub(now_us).min(IDLE_MS * 1_000)),
             };
             let first = match self.receiver.recv_timeout(wait) {
-                Ok(input) => Some(input),
+                Ok(input) => Some(*input),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
@@ -218,7 +219,7 @@ impl Lane {
             if stop || result.is_err() || taken >= TURN_INPUTS_MAX || turn.bytes() >= TURN_BYTES_MAX {
                 break;
             }
-            input = self.receiver.try_recv().ok();
+            input = self.receiver.try_recv().ok().map(|input| *input);
         }
         if self.failed.is_none() {
             let result = result.and_then(|()| {

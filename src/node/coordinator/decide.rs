@@ -192,7 +192,8 @@ impl Coordinator {
         if let Err(error) = plan::check_kind(&request.op, mine, &others, wall_ms) {
             return self.finish(desk, running, Err(error));
         }
-        let above = object.rows.values().filter_map(Row::stamp).map(|stamp| stamp.hlc).max().unwrap_or(Hlc(0));
+        let above = object.rows.values().filter_map(Row::stamp).map(|stamp| stamp.hlc).max();
+        let above = above.unwrap_or(Hlc(0)).max(running.above);
         let alive = owner && self.is_alive(desk, request, &object)?;
         let facts = Facts {
             key: &request.key,

@@ -70,7 +70,14 @@ impl Coordinator {
             running.holds_key = true;
         }
         if owner {
-            let rows = desk.replica.read(desk.turn, &running.request.key, &gathering.scope)?;
+            let blind = alone && running.request.fresh && plan::is_blind(&running.request.op);
+            let rows = if blind && desk.replica.is_plain_text(&running.request.key) {
+                // Whatever stands there is a register, and what is stamped above all of the partition takes its place.
+                running.above = desk.replica.state(desk.turn, partition)?.newest;
+                Vec::new()
+            } else {
+                desk.replica.read(desk.turn, &running.request.key, &gathering.scope)?
+            };
             let context =
                 if alone { Default::default() } else { desk.replica.state(desk.turn, partition)?.knowledge() };
             gathering.local = Some(Held::new(rows, context));

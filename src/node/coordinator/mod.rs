@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::data::clock::Now;
+use crate::data::clock::{Hlc, Now};
 use crate::data::consistency::{Ack, Receipt};
 use crate::data::id::{Dot, NodeId, OpId, Partition};
 use crate::data::mutation::{Delta, Mutation};
@@ -128,6 +128,8 @@ struct Running {
     wake_us: u64,
     receipt: Receipt,
     holds_key: bool,
+    /// What it writes is to be stamped above this, whatever the rows that were read say.
+    above: Hlc,
     /// Was sent this mutation and has not answered: it may be doing it.
     silent: Option<NodeId>,
     stage: Stage,
@@ -259,6 +261,7 @@ impl Coordinator {
                 ..Receipt::default()
             },
             holds_key: false,
+            above: Hlc(0),
             silent: None,
             stage: Stage::Starting,
             request,

@@ -81,6 +81,11 @@ pub fn gathers(op: &Op) -> bool {
     }
 }
 
+/// Does it write the same whatever string was there before?
+pub fn is_blind(op: &Op) -> bool {
+    matches!(op, Op::Set { .. }) && !gathers(op)
+}
+
 /// Is one coordinator for all of a key's requests of this kind worth a hop? What judges first then judges in turn.
 pub fn prefers_first_owner(op: &Op) -> bool {
     gathers(op) && !matches!(op, Op::Delete | Op::SetRemove { .. } | Op::HashRemove { .. } | Op::FlagSet { .. })

@@ -665,6 +665,11 @@ impl Replica {
         }
     }
 
+    /// Is it remembered of a key that it has no rows but a register, which never had a deadline set?
+    pub fn is_plain_text(&mut self, key: &Key) -> bool {
+        self.kinds.get(key).is_some_and(|mask| mask.is_only(Component::Register))
+    }
+
     /// Which components of a key may have rows: none that has is left out.
     pub fn mask(&mut self, turn: &Turn, key: &Key) -> Result<Mask, StoreError> {
         if let Some(mask) = self.kinds.get(key) {
