@@ -48,7 +48,8 @@
 //! - **Counters** are running totals per incarnation over a floor of what was removed. One row is written by one incarnation only, a
 //!   later total contains every earlier one, and a removal raises the floor to just what it saw. An increment that may have been sent
 //!   before stands in a row under its operation id instead, and is void where a total is known to contain it. Nothing needs folding,
-//!   and counts stay exact under concurrent reset and retry (`data::row`, `node::coordinator::plan`).
+//!   and counts stay exact under concurrent reset and retry (`data::row`, `node::coordinator::plan`). A read that merges the one with the
+//!   other asks who knows; what is left in doubt its receipt tells (`node::coordinator::naming`).
 //! - **A string** is a register and a counter seen as one: its text is the register's, or its number plus what was counted since. `INCR`
 //!   is therefore exact under partitions, and `SET` resets what it saw. A map field is the same in small.
 //! - **Blind writes.** A replica knows a bound on all stamps of a partition. A register write stamped above it cannot lose, so it needs no

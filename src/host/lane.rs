@@ -441,6 +441,8 @@ fn weight(message: &PeerMessage) -> usize {
     match &message.body {
         Body::Replicate { delta, .. } => 64 + delta.bytes(),
         Body::ReadReply { .. } | Body::Repair { .. } | Body::ForwardReply { .. } | Body::Forward { .. } => 1024,
+        Body::AskTallied { op_ids, .. } => 64 + 17 * op_ids.len(),
+        Body::Tallied { dots: Some(dots), .. } => 64 + 36 * dots.len(),
         // A page fills a frame.
         Body::PullReply { .. } | Body::SyncPage { .. } | Body::ScanReply { .. } => FRAME_MESSAGES_BYTES,
         _ => 128,

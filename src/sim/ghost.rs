@@ -10,7 +10,7 @@ use crate::data::id::{Dot, Incarnation, NodeId, OpId, Partition};
 use crate::data::mutation::{Delta, Mutation};
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, parse_row_key};
-use crate::data::row::Row;
+use crate::data::row::{Put, Row};
 use crate::node::hints::inspect_hint;
 use crate::node::replica::{LogEntry, inspect, inspect_checkpoint, inspect_log};
 use crate::storage::{Batch, Op, Space, Storage, StoreError};
@@ -36,6 +36,9 @@ struct Disk {
     synced: u64,
 }
 
+/// Where a row stands, wherever it does.
+type Place = (Partition, Key, Path);
+
 #[derive(Default)]
 pub struct Ghost {
     disks: BTreeMap<usize, Disk>,
@@ -59,6 +62,9 @@ pub struct Ghost {
     unsure: BTreeSet<(usize, Partition)>,
     /// Where it said so until the last batch, and not any more.
     pub sure: Vec<Partition>,
+    /// The last mutation that each total was written with, and what of each has been removed, wherever that was known.
+    totals: BTreeMap<Place, u64>,
+    floors: BTreeMap<Place, u64>,
     /// Of registers and fields.
     stamps: BTreeMap<GlobalDot, Stamp>,
     lost: BTreeSet<GlobalDot>,
@@ -108,6 +114,12 @@ impl Ghost {
                         let at = (partition, mutation.dot);
                         if self.mints(node, incarnation, at, delta.made)? {
                             self.did.insert(at, (delta.key.clone(), paths_of(mutation)));
+                            for effect in &mutation.effects {
+                                if let Some(Put::Tally { run, .. }) = effect.put {
+                                    let place = (partition, delta.key.clone(), effect.path.clone());
+                                    self.counts(place, run, mutation.dot.counter)?;
+                                }
+                            }
                         }
                     }
                     if let Some(op_id) = delta.op_id {
@@ -121,7 +133,41 @@ impl Ghost {
             }
         }
         self.saw_checkpoints(node, batch);
+        self.saw_totals(&born, batch)?;
         stand_where_named(&born, batch)
+    }
+
+    /// A total is counted on by its incarnation: it begins anew only where all of the earlier one has been removed.
+    fn counts(&mut self, place: Place, run: u64, counter: u64) -> Result<(), String> {
+        let before = self.totals.insert(place.clone(), counter).unwrap_or(0);
+        let removed = self.floors.get(&place).copied().unwrap_or(0);
+        if before > 0 && run >= before && removed < before {
+            return Err(format!(
+                "a total at {place:?} begins at {run}: the one that had come to {before}, of which no more than {removed} was \
+                 removed, is gone where this one comes"
+            ));
+        }
+        Ok(())
+    }
+
+    fn saw_totals(&mut self, born: &BTreeMap<GlobalDot, LogEntry>, batch: &Batch) -> Result<(), String> {
+        for op in batch {
+            let Op::Put { space: Space::Rows, key, value } = op else { continue };
+            let Some((partition, _, of, path)) = parse_row_key(key) else { continue };
+            if !matches!(path.component, Component::Counter | Component::FieldCounter) {
+                continue;
+            }
+            let Ok(Row::Counter { tally, floor }) = codec::decode::<Row>(value, 1 << 20) else { continue };
+            let place = (partition, of, path);
+            if let Some(floor) = floor {
+                let known = self.floors.entry(place.clone()).or_default();
+                *known = floor.upto.max(*known);
+            }
+            if let Some(tally) = tally.filter(|tally| born.contains_key(&(partition, tally.dot))) {
+                self.counts(place, tally.run, tally.dot.counter)?;
+            }
+        }
+        Ok(())
     }
 
     /// Was the dot minted just now? Nothing is, below what the node had promised before.

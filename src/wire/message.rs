@@ -146,10 +146,10 @@ pub enum Body {
         ticket: Ticket,
         op_ids: Vec<OpId>,
     },
-    /// Those, each with the dot that counted it.
+    /// Those, each with the dot that counted it. `None`: refused, which says nothing of them.
     Tallied {
         ticket: Ticket,
-        dots: Vec<(OpId, Dot)>,
+        dots: Option<Vec<(OpId, Dot)>>,
     },
 }
 
@@ -253,8 +253,7 @@ impl PeerMessage {
                 let response = Response { result: Err(refusal.error(name)), receipt: Default::default() };
                 Body::ForwardReply { ticket, response: Box::new(response) }
             }
-            // Nobody is waited for who knows of none.
-            Body::AskTallied { ticket, .. } => Body::Tallied { ticket, dots: Vec::new() },
+            Body::AskTallied { ticket, .. } => Body::Tallied { ticket, dots: None },
             Body::Scan { ticket, .. } => Body::ScanReply { ticket, page: Err(refusal.error(name)) },
             _ => return None,
         };

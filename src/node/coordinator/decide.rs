@@ -53,6 +53,10 @@ impl Coordinator {
             self.note_lacks(desk, &mut running, owner, &held, &object);
         }
         if running.request.op.is_read() {
+            // A glance tells no number.
+            if scope == Scope::Glance {
+                return self.answer(desk, running, object, owner);
+            }
             return self.name(desk, running, object, owner, &held, &hinted);
         }
         if let Err(error) = self.reach(desk, &running) {

@@ -70,10 +70,16 @@ impl Coordinator {
             running.holds_key = true;
         }
         if owner {
-            let blind = alone && running.request.fresh && plan::is_blind(&running.request.op);
-            let rows = if blind && desk.replica.is_plain_text(&running.request.key) {
+            let newest = desk.replica.state(desk.turn, partition)?.newest;
+            let blind = alone
+                && running.request.fresh
+                && plan::is_blind(&running.request.op)
+                // A clock that ran far ahead has left such stamps: nobody else is to be drawn after it.
+                && newest.wall_ms() <= desk.now.wall_ms.saturating_add(desk.options.clock_ahead_max_ms)
+                && desk.replica.is_plain_text(&running.request.key);
+            let rows = if blind {
                 // Whatever stands there is a register, and what is stamped above all of the partition takes its place.
-                running.above = desk.replica.state(desk.turn, partition)?.newest;
+                running.above = newest;
                 Vec::new()
             } else {
                 desk.replica.read(desk.turn, &running.request.key, &gathering.scope)?
@@ -153,7 +159,7 @@ impl Coordinator {
             };
             self.send(desk, node, running.partition, body);
         }
-        let hedge = self.patience_us(gathering.asked.iter());
+        let hedge = self.patience_us(&gathering.asked);
         running.wake_us = if gathering.hedged {
             running.deadline_us
         } else if gathering.seeks {
@@ -169,9 +175,9 @@ impl Coordinator {
     }
 
     /// After what time somebody of these is slow.
-    pub(super) fn patience_us<'a>(&self, asked: impl Iterator<Item = &'a NodeId>) -> u64 {
+    fn patience_us(&self, asked: &BTreeSet<NodeId>) -> u64 {
         let high_us = |node| self.latency.get(node).map_or(20_000, |latency: &Latency| latency.high_us);
-        asked.map(high_us).max().unwrap_or(HEDGE_MAX_US).clamp(HEDGE_MIN_US, HEDGE_MAX_US)
+        asked.iter().map(high_us).max().unwrap_or(HEDGE_MAX_US).clamp(HEDGE_MIN_US, HEDGE_MAX_US)
     }
 
     pub fn handle_read_reply(

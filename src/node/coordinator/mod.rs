@@ -7,6 +7,8 @@
 //!     └── an owner, or none is up ──────┴───────┘                  v                     │
 //!                                                           mint, write here ── Replicating
 //! ```
+//! A read whose answers may count an increment twice asks who counted it before it is answered (`naming`).
+//!
 //! What it waits for it waits for as sets of nodes. An owner that is away, or slow, gets a stand-in. Reading, judging and minting for
 //! one key are one turn whenever this node's own copy is enough; otherwise requests that judge the same key queue behind each other.
 //! It trusts the view for who owns what and for nothing else: that somebody is said to be up is only a reason to ask them.
@@ -367,6 +369,10 @@ impl Coordinator {
             response.result,
             Err(RequestError::Stopping { .. } | RequestError::StoreFailed { .. } | RequestError::Overloaded(_))
         );
+        // By the clock here it has not expired: that of the other is ahead.
+        let again = again
+            || matches!(response.result, Err(RequestError::OpIdExpired { .. }))
+                && check_op_id(desk.options, &running.request, desk.now.wall_ms).is_ok();
         if again && desk.now.mono_us < running.deadline_us {
             let unknown = response.result.is_err_and(|error| error.outcome() == Outcome::Unknown);
             return self.forward_on(desk, running, unknown);

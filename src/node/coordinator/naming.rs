@@ -3,7 +3,8 @@
 //! latter, so that what is read was counted once.
 //!
 //! Nobody is asked for an answer of one: its owner has said what it knows by itself (`Replica::settle`). A total may contain increments that
-//! nobody has heard of but who counted them, so who has not been asked, or does not answer, leaves a doubt, which the receipt tells.
+//! nobody has heard of but who counted them, so who has not been asked, does not answer, or may have forgotten ([`RECENT_US`]) leaves a
+//! doubt, which the receipt tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,7 @@ use crate::data::object::Object;
 use crate::data::path::Path;
 use crate::data::row::{Put, Row};
 use crate::node::planted::Planted;
+use crate::node::replica::RECENT_US;
 use crate::storage::StoreError;
 use crate::wire::message::{Body, Ticket};
 
@@ -26,9 +28,9 @@ const OPERATIONS_MAX: usize = 4_096;
 pub(super) struct Naming {
     object: Object,
     owner: bool,
-    doubts: Vec<(OpId, Path)>,
+    doubts: BTreeMap<OpId, Path>,
     awaited: BTreeMap<NodeId, Vec<OpId>>,
-    /// Some owner has not been asked about these.
+    /// Some owner has not told of these.
     unheard: BTreeSet<OpId>,
 }
 
@@ -44,17 +46,23 @@ impl Coordinator {
         hinted: &[Delta],
     ) -> Result<(), StoreError> {
         let partition = running.partition;
-        let doubts = object.counted_beside();
+        let doubts: BTreeMap<OpId, Path> = object.counted_beside().into_iter().collect();
         if doubts.is_empty() || desk.options.planted == Planted::TalliesNotAsked {
             return self.answer(desk, running, object, owner);
         }
         let merges = held.len() + hinted.len() > 1;
+        let is_held =
+            |node: NodeId, path: &Path| held.iter().any(|(of, held)| *of == node && held.rows.contains_key(path));
+        let wall_ms = desk.now.wall_ms;
+        let is_old = |op_id: &OpId| op_id.wall_ms().saturating_add(RECENT_US / 1_000) < wall_ms;
+        let mut unheard = BTreeSet::new();
         for (op_id, path) in &doubts {
-            if owner
-                && let Some(known) = desk.replica.known_op(desk.turn, partition, *op_id)?
-                && known.tally
-            {
-                object.tallied(path, known.dot);
+            if owner {
+                match desk.replica.known_op(desk.turn, partition, *op_id)? {
+                    Some(known) if known.tally => object.tallied(path, known.dot),
+                    None if is_old(op_id) && !is_held(desk.options.me, path) => drop(unheard.insert(*op_id)),
+                    _ => {}
+                }
             }
             for delta in hinted.iter().filter(|delta| delta.op_id == Some(*op_id)) {
                 for mutation in &delta.mutations {
@@ -64,9 +72,8 @@ impl Coordinator {
                 }
             }
         }
-        let mut naming = Naming { object, owner, doubts, awaited: BTreeMap::new(), unheard: BTreeSet::new() };
+        let mut naming = Naming { object, owner, doubts, awaited: BTreeMap::new(), unheard };
         for node in desk.view.owners(partition).filter(|node| *node != desk.options.me) {
-            let rows = held.iter().find(|(of, _)| *of == node).map(|(_, held)| &held.rows);
             let seen = match desk.exchange.seen_by(node, partition).filter(|_| owner) {
                 // What it said of an increment when that came to it is told by a mutation like any other.
                 Some(theirs) => desk.replica.state(desk.turn, partition)?.seen.covers(theirs).then_some(theirs),
@@ -74,8 +81,7 @@ impl Coordinator {
             };
             let knows = |path: &Path| {
                 let dots = || naming.object.rows.get(path).map(Row::dots).unwrap_or_default();
-                rows.is_some_and(|rows| rows.contains_key(path))
-                    || seen.is_some_and(|theirs| dots().iter().all(|dot| theirs.contains(*dot)))
+                is_held(node, path) || seen.is_some_and(|theirs| dots().iter().all(|dot| theirs.contains(*dot)))
             };
             let unknown = naming.doubts.iter().filter(|(_, path)| !knows(path)).map(|(op_id, _)| *op_id);
             let mut unknown: Vec<OpId> = unknown.collect();
@@ -84,6 +90,8 @@ impl Coordinator {
                 continue;
             }
             naming.unheard.extend(unknown.drain(unknown.len().min(OPERATIONS_MAX)..));
+            // Who does not know of these may have forgotten.
+            naming.unheard.extend(unknown.iter().filter(|op_id| is_old(op_id)));
             if !unknown.is_empty() {
                 naming.awaited.insert(node, unknown);
             }
@@ -109,13 +117,14 @@ impl Coordinator {
         desk: &mut Desk,
         from: NodeId,
         ticket: Ticket,
-        dots: Vec<(OpId, Dot)>,
+        dots: Option<Vec<(OpId, Dot)>>,
     ) -> Result<(), StoreError> {
         let Some(mut running) = self.unpark(ticket) else { return Ok(()) };
         match std::mem::replace(&mut running.stage, Stage::Starting) {
             Stage::Naming(mut naming) if naming.awaits(from) => {
+                let Some(dots) = dots else { return self.not_named(desk, ticket, running, naming, from) };
                 for (op_id, dot) in dots {
-                    for (_, path) in naming.doubts.iter().filter(|(doubted, _)| *doubted == op_id) {
+                    if let Some(path) = naming.doubts.get(&op_id) {
                         naming.object.tallied(path, dot);
                     }
                 }
@@ -130,7 +139,7 @@ impl Coordinator {
         }
     }
 
-    /// The link to one that is waited for broke.
+    /// One that is waited for refused, or the link to it broke.
     pub(super) fn not_named(
         &mut self,
         desk: &mut Desk,

@@ -21,6 +21,9 @@ pub mod kinds;
 pub mod recent;
 pub mod sync;
 
+/// Operation ids that doors made are kept for this long.
+pub const RECENT_US: u64 = 60_000_000;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -665,7 +668,7 @@ impl Replica {
         }
     }
 
-    /// Is it remembered of a key that it has no rows but a register, which never had a deadline set?
+    /// Is it remembered of a key that it has no row but a register, and none that says when a life ends?
     pub fn is_plain_text(&mut self, key: &Key) -> bool {
         self.kinds.get(key).is_some_and(|mask| mask.is_only(Component::Register))
     }

@@ -6,6 +6,7 @@ use crate::data::id::{Dot, NodeId, Partition};
 use crate::data::row::Row;
 use crate::node::exchange::Promise;
 use crate::node::planted::Planted;
+use crate::node::replica::RECENT_US;
 use crate::node::replica::Turn;
 use crate::node::replica::sync::size as row_bytes;
 use crate::node::turn::Outbox;
@@ -14,8 +15,6 @@ use crate::wire::message::Body;
 
 use super::{Shard, background};
 
-/// Operation ids that doors made are kept for this long.
-const RECENT_US: u64 = 60_000_000;
 /// Between two pages of rows that a full sync left, entered as seen.
 const ENTER_PAUSE_US: u64 = 5_000;
 

@@ -506,7 +506,7 @@ impl Shard {
                     let known = self.replica.known_op(turn, partition, op_id)?;
                     dots.extend(known.filter(|known| known.tally).map(|known| (op_id, known.dot)));
                 }
-                reply(out, from, partition, Body::Tallied { ticket, dots });
+                reply(out, from, partition, Body::Tallied { ticket, dots: Some(dots) });
             }
             Body::Tallied { ticket, dots } => {
                 let (coordinator, mut desk) = self.desk(now, turn, out);

@@ -150,6 +150,7 @@ impl Tickets {
             Body::Replicate { ticket, .. }
             | Body::Repair { ticket: Some(ticket), .. }
             | Body::Read { ticket, .. }
+            | Body::AskTallied { ticket, .. }
             | Body::Forward { ticket, .. }
             | Body::Scan { ticket, .. }
             | Body::Ask { number: ticket, .. }
