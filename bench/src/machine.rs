@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
@@ -26,10 +27,13 @@ pub fn machine() -> Machine {
     }
 }
 
-/// By whom, with what, where.
+/// By whom, with what, where. The program is named without its folder, which is nobody else's business.
 pub fn made(words: &[String]) -> Made {
-    let quoted: Vec<String> = words
+    let program =
+        words.first().and_then(|path| Path::new(path).file_name()).map(|name| name.to_string_lossy().into_owned());
+    let quoted: Vec<String> = program
         .iter()
+        .chain(words.iter().skip(1))
         .map(|word| shlex::try_quote(word).map_or_else(|_| word.clone(), |word| word.into_owned()))
         .collect();
     let command = quoted.join(" ");
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn commands_can_be_typed_again() {
-        let words = ["tidewater-bench", "--fault", "at 1s kill n1"].map(String::from);
+        let words = ["/opt/bin/tidewater-bench", "--fault", "at 1s kill n1"].map(String::from);
         assert_eq!(made(&words).command, "tidewater-bench --fault 'at 1s kill n1'");
     }
 
