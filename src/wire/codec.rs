@@ -12,8 +12,10 @@
 //! What it does not do: framing (that is `wire/frame.rs`), checksums (QUIC has them), hashing. Never compare or hash encoded
 //! bytes to learn whether two values are equal.
 
+use std::cell::Cell;
+
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -52,6 +54,14 @@ pub enum DecodeError {
     Malformed { detail: String },
 }
 
+/// A message longer than this is given away as it was written, and the next begins with new memory.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
+
+thread_local! {
+    /// Where messages are written before their length is known. Empty between two of them.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// The bytes of a message.
 ///
 /// ```
@@ -64,23 +74,25 @@ pub enum DecodeError {
 /// assert_eq!(codec::decode::<Dot>(&bytes, 1024), Ok(dot));
 /// ```
 pub fn encode<T: Serialize>(value: &T) -> Bytes {
-    let mut out = BytesMut::new();
-    encode_into(&mut out, value);
-    out.freeze()
-}
-
-/// Appends the bytes of a message, so that many may share one buffer.
-pub fn encode_into<T: Serialize>(out: &mut BytesMut, value: &T) {
-    struct Append<'a>(&'a mut BytesMut);
+    struct Append<'a>(&'a mut Vec<u8>);
     impl bincode::enc::write::Writer for Append<'_> {
         fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
             self.0.extend_from_slice(bytes);
             Ok(())
         }
     }
-    out.extend_from_slice(&[PROTOCOL_VERSION]);
-    bincode::serde::encode_into_writer(value, Append(out), bincode::config::standard())
+    let mut out = SCRATCH.take();
+    out.push(PROTOCOL_VERSION);
+    bincode::serde::encode_into_writer(value, Append(&mut out), bincode::config::standard())
         .expect("writing to memory does not fail and our types know their lengths");
+    if out.len() > SCRATCH_BYTES_MAX {
+        return Bytes::from(out);
+    }
+    // One piece of memory of just the right size, instead of several that grow.
+    let bytes = Bytes::copy_from_slice(&out);
+    out.clear();
+    SCRATCH.set(out);
+    bytes
 }
 
 /// The message that `bytes` are, all of them. At most `limit` bytes (and never more than [`MESSAGE_BYTES_MAX`]) are looked at.
@@ -230,13 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn many_messages_share_a_buffer() {
-        let mut buffer = BytesMut::new();
-        encode_into(&mut buffer, &1_u64);
-        let first = buffer.len();
-        encode_into(&mut buffer, &2_u64);
-        assert_eq!(decode::<u64>(&buffer[..first], LIMIT), Ok(1));
-        assert_eq!(decode::<u64>(&buffer[first..], LIMIT), Ok(2));
+    fn a_message_does_not_know_the_one_before() {
+        let (long, short) = (vec![7_u8; 3 * SCRATCH_BYTES_MAX], vec![9_u8; 300]);
+        for message in [&short, &long, &short, &Vec::new(), &long, &short] {
+            assert_eq!(decode::<Vec<u8>>(&encode(message), LIMIT).as_ref(), Ok(message));
+        }
     }
 
     #[test]
