@@ -17,7 +17,7 @@
 //!                                         v
 //!                     host::Handle   bounded; full is an answer: Overloaded
 //!                                         v
-//!     host::lane   one thread, some partitions:  drain inputs -> node::Shard decides -> one storage batch -> send -> reply
+//!     host::lane   one task, some partitions:  drain inputs -> node::Shard decides -> one storage batch -> send -> reply
 //!                                         |
 //!        node::coordinator   admit, route, gather, decide (plan), replicate, answer with a receipt
 //!        node::replica       rows, seen, log: apply, read, mint

@@ -103,6 +103,7 @@ fn read<'a>(reader: &mut Reader<'a>, root: &Section<'a>, base: &Path) -> Option<
         layout,
     );
     config.memory_bytes = reader.or(root, "memory", size(32 << 20, 1 << 42), config.memory_bytes);
+    config.threads = reader.or(root, "threads", whole(0, 256), config.threads);
     config.lanes = reader.or(root, "lanes", whole(0, 256), config.lanes);
     config.fsync_interval_ms = reader.or(root, "fsync_interval", time_ms(1, 10_000), config.fsync_interval_ms);
     config.exchange_interval_ms =

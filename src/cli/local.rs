@@ -456,10 +456,13 @@ impl Plan {
 
     fn node_toml(&self, node: &LocalNode, nodes: &[LocalNode]) -> String {
         let LocalNode { name, resp, quic, http, .. } = node;
+        // They share this machine.
+        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let threads = (cpus / usize::from(self.nodes)).max(1);
         let mut text = format!(
             "# Made by `tidewater dev`. Yours to change but for the layout, which all nodes share.\n\
              # deploy/node.toml tells every setting.\n\n\
-             cluster = \"{CLUSTER}\"\nname = \"{name}\"\ndata = \"store\"\nmemory = \"128MiB\"\n\n\
+             cluster = \"{CLUSTER}\"\nname = \"{name}\"\ndata = \"store\"\nmemory = \"128MiB\"\nthreads = {threads}\n\n\
              [quic]\nlisten = \"{quic}\"\n\n[resp]\nlisten = \"{resp}\"\n\n[http]\nlisten = \"{http}\"\n\n\
              [tls]\nauthority = \"ca.crt\"\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\n\n\
              [layout]\nreplicas = {}\n",

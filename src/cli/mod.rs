@@ -39,6 +39,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use thiserror::Error;
+use tokio::runtime::{self, Runtime};
 
 use crate::client::ClientError;
 use crate::data::op::{Outcome, RequestError};
@@ -118,9 +119,9 @@ pub fn print(text: &str) -> Result<(), CliError> {
 }
 
 /// Reads the command line, runs the verb, tells what went wrong, and gives the exit code.
-pub async fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.verb).await {
+    match run(cli.verb) {
         Ok(code) => code,
         Err(CliError::Io { error, .. }) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
@@ -130,20 +131,35 @@ pub async fn main() -> ExitCode {
     }
 }
 
-async fn run(verb: Verb) -> Result<ExitCode, CliError> {
+/// What a verb runs in. `threads`: 0 for one per CPU.
+fn runtime(threads: u16) -> Result<Runtime, CliError> {
+    let mut builder = runtime::Builder::new_multi_thread();
+    builder.enable_all();
+    if threads > 0 {
+        builder.worker_threads(usize::from(threads));
+    }
+    builder.build().map_err(CliError::io("cannot start threads"))
+}
+
+/// Runs a verb to its end.
+fn wait(verb: impl Future<Output = Result<ExitCode, CliError>>) -> Result<ExitCode, CliError> {
+    runtime(0)?.block_on(verb)
+}
+
+fn run(verb: Verb) -> Result<ExitCode, CliError> {
     match verb {
         Verb::Completions(args) => completions::run(args),
-        Verb::Dev(args) => dev::run(args).await,
-        Verb::Node(args) => node::run(args).await,
+        Verb::Dev(args) => wait(dev::run(args)),
+        Verb::Node(args) => node::run(args),
         Verb::Tls(args) => tls::run(args),
-        Verb::Keys(verb) => keys::run(verb).await,
-        Verb::Status(args) => status::run(args).await,
-        Verb::Scrub(args) => scrub::run(args).await,
-        Verb::Faults(args) => faults::run(args).await,
-        Verb::Import(args) => import::run(args).await,
-        Verb::Export(args) => export::run(args).await,
-        Verb::Demo(args) => demo::run(args).await,
-        Verb::Sim(args) => sim::run(args).await,
+        Verb::Keys(verb) => wait(keys::run(verb)),
+        Verb::Status(args) => wait(status::run(args)),
+        Verb::Scrub(args) => wait(scrub::run(args)),
+        Verb::Faults(args) => wait(faults::run(args)),
+        Verb::Import(args) => wait(import::run(args)),
+        Verb::Export(args) => wait(export::run(args)),
+        Verb::Demo(args) => wait(demo::run(args)),
+        Verb::Sim(args) => wait(sim::run(args)),
         Verb::Bench(args) => bench::run(args),
     }
 }

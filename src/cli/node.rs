@@ -21,7 +21,8 @@ use super::process::ReadyFile;
 use super::settings::Place;
 use super::{CliError, print};
 
-pub async fn run(mut args: NodeArgs) -> Result<ExitCode, CliError> {
+/// Makes its own runtime, with as many threads as the settings say.
+pub fn run(mut args: NodeArgs) -> Result<ExitCode, CliError> {
     if args.allow_faults {
         args.overrides.push("allow_faults=true".to_owned());
     }
@@ -40,9 +41,7 @@ pub async fn run(mut args: NodeArgs) -> Result<ExitCode, CliError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    // Before the start, which may be long: a stop that comes meanwhile is obeyed when it can be.
-    let mut stop = StopSignals::listen()?;
-    serve(loaded.config, &mut stop).await
+    super::runtime(loaded.config.thread_count())?.block_on(serve(loaded.config))
 }
 
 fn probe(config: &NodeConfig) -> Result<ExitCode, CliError> {
@@ -54,7 +53,9 @@ fn probe(config: &NodeConfig) -> Result<ExitCode, CliError> {
 }
 
 /// Runs the node until a signal comes. The ready file and the word to the service manager come when the doors are open.
-async fn serve(config: NodeConfig, stop: &mut StopSignals) -> Result<ExitCode, CliError> {
+async fn serve(config: NodeConfig) -> Result<ExitCode, CliError> {
+    // Before the start, which may be long: a stop that comes meanwhile is obeyed when it can be.
+    let mut stop = StopSignals::listen()?;
     let data = config.data.clone();
     let host = start(config).await?;
     let ready = ReadyFile::write(&data).map_err(CliError::io(format!("cannot write to {}", data.display())))?;

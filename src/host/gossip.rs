@@ -35,7 +35,7 @@ pub fn channel() -> (GossipSender, mpsc::Receiver<GossipInput>) {
 /// Runs until the node has left.
 pub async fn run(mut membership: Membership, mut inputs: mpsc::Receiver<GossipInput>, handle: Handle, peers: Peers) {
     loop {
-        publish(&mut membership, &handle);
+        publish(&mut membership, &handle).await;
         while let Some((to, datagram)) = membership.poll_transmit() {
             // A lost datagram is what SWIM expects.
             let _ = peers.send_datagram(to, datagram);
@@ -76,7 +76,7 @@ pub async fn run(mut membership: Membership, mut inputs: mpsc::Receiver<GossipIn
     }
 }
 
-fn publish(membership: &mut Membership, handle: &Handle) {
+async fn publish(membership: &mut Membership, handle: &Handle) {
     let mut view = None;
     while let Some(event) = membership.poll_event() {
         let (node, up, store) = match event {
@@ -92,7 +92,7 @@ fn publish(membership: &mut Membership, handle: &Handle) {
         }
         // A restart too quick to be seen as down is still a return: what was under way with the old process is lost.
         let base = if matches!(event, MembershipEvent::Restarted { .. }) && base.is_up(node) {
-            handle.set_view(Arc::new(base.with_up(node, false)));
+            handle.set_view(Arc::new(base.with_up(node, false))).await;
             handle.view()
         } else {
             base
@@ -100,6 +100,6 @@ fn publish(membership: &mut Membership, handle: &Handle) {
         view = Some(Arc::new(base.with_up(node, up)));
     }
     if let Some(view) = view {
-        handle.set_view(view);
+        handle.set_view(view).await;
     }
 }

@@ -151,10 +151,10 @@ impl Handle {
         self.inner.view.read().expect("nobody panics while holding the view").clone()
     }
 
-    pub(super) fn set_view(&self, view: Arc<View>) {
+    pub(super) async fn set_view(&self, view: Arc<View>) {
         *self.inner.view.write().expect("nobody panics while holding the view") = view.clone();
         for lane in &self.inner.lanes {
-            lane.send(LaneInput::View(view.clone()));
+            lane.send(LaneInput::View(view.clone())).await;
         }
     }
 

@@ -1,4 +1,8 @@
-//! A lane: one thread, one shard, some partitions. Take all that waits, decide, commit once, then speak.
+//! A lane: one task, one shard, some partitions. Take all that waits, decide, commit once, then speak.
+//!
+//! It runs on the network's threads: what comes for it is decided where it was read, without waking another thread, and before a turn
+//! everybody who is ready there gets to say what it has, so that turns are large when much comes and short when little does. What may
+//! block for long (an fsync, an engine that is behind with its writes) is done with the thread's other tasks handed to another one.
 //!
 //! Group commit, back-pressure and *write before you speak* are this one loop. What one turn costs the disk is shared by all requests
 //! that came in during the turn before. A failed commit is never spoken of: the outbox is thrown away, everything under way is told
@@ -7,13 +11,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::runtime::{Handle as Runtime, RuntimeFlavor};
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{self, JoinHandle};
 
+use crate::data::clock::Now;
 use crate::data::id::NodeId;
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::host::clock;
@@ -32,8 +38,10 @@ use crate::wire::frame::Class;
 use crate::wire::message::{Body, PeerMessage, Refusal};
 use crate::wire::status::KeyStatus;
 
-/// Inputs that one turn takes at most: a bound on how long the first waits for the last.
+/// Inputs that one turn takes at most, each message of a frame one, and for how long: what came first waits for what came last, and
+/// everything else on the thread waits for all of them.
 const TURN_INPUTS_MAX: usize = 512;
+const TURN_US_MAX: u64 = 5_000;
 /// Bytes of writes after which a turn ends.
 const TURN_BYTES_MAX: usize = 16 << 20;
 /// Inputs that may wait for a lane.
@@ -115,55 +123,49 @@ pub struct Common {
 /// The way into a lane.
 #[derive(Clone)]
 pub struct LaneSender {
-    /// Boxed, because the channel is one piece of memory with room for all that may wait.
-    inputs: SyncSender<Box<LaneInput>>,
+    inputs: mpsc::Sender<LaneInput>,
 }
 
 impl LaneSender {
     /// Gives the input back when the lane has more waiting than it can take.
     #[allow(clippy::result_large_err, reason = "what comes back is what was given, by move")]
     pub fn try_send(&self, input: LaneInput) -> Result<(), LaneInput> {
-        self.inputs.try_send(Box::new(input)).map_err(|error| match error {
-            TrySendError::Full(input) | TrySendError::Disconnected(input) => *input,
+        self.inputs.try_send(input).map_err(|error| match error {
+            TrySendError::Full(input) | TrySendError::Closed(input) => input,
         })
     }
 
-    /// For what must arrive: waits while the lane is full. Not for the network's tasks.
-    pub fn send(&self, input: LaneInput) {
+    /// For what must arrive: waits while the lane is full.
+    pub async fn send(&self, input: LaneInput) {
         // A lane that is gone needs no news.
-        drop(self.inputs.send(Box::new(input)));
+        drop(self.inputs.send(input).await);
     }
 }
 
-/// Starts a lane's thread.
-pub fn start(
-    number: u16,
-    shard: Shard,
-    view: Arc<View>,
-    common: Arc<Common>,
-) -> std::io::Result<(LaneSender, JoinHandle<()>)> {
-    let (inputs, receiver) = sync_channel(QUEUE_MAX);
-    let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
-        Lane {
-            shard,
-            common,
-            receiver,
-            replies: HashMap::new(),
-            scans: HashMap::new(),
-            next: 0,
-            failed: None,
-            unsent: Vec::new(),
-            view,
-        }
-        .run();
-    })?;
-    Ok((LaneSender { inputs }, thread))
+/// Starts a lane. Must be called within a runtime.
+pub fn start(shard: Shard, view: Arc<View>, common: Arc<Common>) -> (LaneSender, JoinHandle<()>) {
+    let (sender, inputs) = mpsc::channel(QUEUE_MAX);
+    let lane = Lane {
+        shard,
+        common,
+        inputs,
+        replies: HashMap::new(),
+        scans: HashMap::new(),
+        next: 0,
+        failed: None,
+        unsent: Vec::new(),
+        rest: None,
+        taken: 0,
+        began_us: 0,
+        view,
+    };
+    (LaneSender { inputs: sender }, tokio::spawn(lane.run()))
 }
 
 struct Lane {
     shard: Shard,
     common: Arc<Common>,
-    receiver: Receiver<Box<LaneInput>>,
+    inputs: mpsc::Receiver<LaneInput>,
     replies: HashMap<u64, ReplyTo>,
     scans: HashMap<u64, ScanReplyTo>,
     next: u64,
@@ -171,27 +173,49 @@ struct Lane {
     view: Arc<View>,
     /// What is to be said to those who wait for messages that were not taken for sending: the next turn's first inputs.
     unsent: Vec<Input>,
+    /// Messages of one frame that the last turn had no time for, and from whom.
+    rest: Option<(NodeId, std::vec::IntoIter<PeerMessage>)>,
+    /// Of the turn under way: how many inputs it has taken, and when it began.
+    taken: usize,
+    began_us: u64,
 }
 
 impl Lane {
-    fn run(mut self) {
-        loop {
-            let now_us = clock::mono_us();
-            let wait = match self.failed {
-                Some(_) => Duration::from_millis(IDLE_MS),
-                None if !self.unsent.is_empty() => Duration::ZERO,
-                None => Duration::from_micros(self.shard.poll_timeout().saturating_sub(now_us).min(IDLE_MS * 1_000)),
-            };
-            let first = match self.receiver.recv_timeout(wait) {
-                Ok(input) => Some(*input),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
+    async fn run(mut self) {
+        while let Some(first) = self.next().await {
+            // Whoever else is ready on this thread first says what it has: one turn and one commit serve all.
+            task::yield_now().await;
             if self.turn(first) {
                 break;
             }
         }
         self.stop();
+    }
+
+    /// Waits for the first input of a turn, or for the moment when the shard wants one without (`Some(None)`). `None`: nobody holds the
+    /// way in any more.
+    async fn next(&mut self) -> Option<Option<LaneInput>> {
+        if self.rest.is_some() {
+            return Some(None);
+        }
+        match self.inputs.try_recv() {
+            Ok(input) => return Some(Some(input)),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        let wait_us = match self.failed {
+            Some(_) => IDLE_MS * 1_000,
+            None if !self.unsent.is_empty() => 0,
+            None => self.shard.poll_timeout().saturating_sub(clock::mono_us()).min(IDLE_MS * 1_000),
+        };
+        if wait_us == 0 {
+            return Some(None);
+        }
+        match tokio::time::timeout(Duration::from_micros(wait_us), self.inputs.recv()).await {
+            Ok(Some(input)) => Some(Some(input)),
+            Ok(None) => None,
+            Err(_) => Some(None),
+        }
     }
 
     /// One turn. True: it was told to stop.
@@ -202,24 +226,29 @@ impl Lane {
         let mut out = Outbox::default();
         let mut stop = false;
         let mut result = Ok(());
-        let mut taken = 0;
-        let mut input = first;
         let now = clock::now();
+        (self.taken, self.began_us) = (0, now.mono_us);
         for refusal in std::mem::take(&mut self.unsent) {
             if self.failed.is_none() && result.is_ok() {
                 result = self.shard.handle(now, refusal, &mut turn, &mut out);
             }
         }
-        while let Some(next) = input.take() {
+        if let Some((from, messages)) = self.rest.take() {
+            result = result.and_then(|()| self.take_messages(now, from, messages, &mut turn, &mut out));
+        }
+        // What came while others of this thread had their turn counts before the clock does.
+        let mut input = first.or_else(|| self.inputs.try_recv().ok());
+        while result.is_ok()
+            && !stop
+            && let Some(next) = input.take()
+        {
             match next {
                 LaneInput::Stop => stop = true,
                 other => result = self.take(now, other, &mut turn, &mut out),
             }
-            taken += 1;
-            if stop || result.is_err() || taken >= TURN_INPUTS_MAX || turn.bytes() >= TURN_BYTES_MAX {
-                break;
+            if !self.is_long(&turn) {
+                input = self.inputs.try_recv().ok();
             }
-            input = self.receiver.try_recv().ok().map(|input| *input);
         }
         if self.failed.is_none() {
             let result = result.and_then(|()| {
@@ -231,6 +260,9 @@ impl Lane {
             });
             if let Err(error) = result {
                 self.fail(error, &mut out);
+                if let Some(input) = input {
+                    refuse(&self.common.name, self.failed.as_deref().unwrap_or_default(), input, &mut out);
+                }
             }
             for alarm in self.shard.take_alarms() {
                 tracing::error!("ALARM: {alarm}");
@@ -247,13 +279,43 @@ impl Lane {
         stop
     }
 
-    fn take(
+    /// The turn under way has taken as much as it may.
+    fn is_long(&self, turn: &Turn) -> bool {
+        self.taken >= TURN_INPUTS_MAX
+            || turn.bytes() >= TURN_BYTES_MAX
+            || clock::mono_us().saturating_sub(self.began_us) >= TURN_US_MAX
+    }
+
+    fn take_messages(
         &mut self,
-        now: crate::data::clock::Now,
-        input: LaneInput,
+        now: Now,
+        from: NodeId,
+        mut messages: std::vec::IntoIter<PeerMessage>,
         turn: &mut Turn,
         out: &mut Outbox,
     ) -> Result<(), StoreError> {
+        let low = self.common.disk_low.load(Ordering::Relaxed);
+        while let Some(message) = messages.next() {
+            self.taken += 1;
+            if let Some(cause) = &self.failed {
+                let refusal = Refusal::StoreFailed { cause: cause.clone() };
+                refuse_message(&self.common.name, refusal, from, message, out);
+            } else if low && message.body.grows() {
+                let refusal = Refusal::Busy { cause: DISK_LOW.to_string() };
+                refuse_message(&self.common.name, refusal, from, message, out);
+            } else {
+                self.shard.handle(now, Input::Message { from, message }, turn, out)?;
+            }
+            if self.is_long(turn) && messages.len() > 0 {
+                self.rest = Some((from, messages));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, now: Now, input: LaneInput, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
+        self.taken += 1;
         if let Some(cause) = &self.failed {
             refuse(&self.common.name, cause, input, out);
             return Ok(());
@@ -273,18 +335,7 @@ impl Lane {
                 self.scans.insert(ticket, reply);
                 self.shard.handle(now, Input::Scan { ticket, scan }, turn, out)
             }
-            LaneInput::Messages { from, messages } => {
-                let low = self.common.disk_low.load(Ordering::Relaxed);
-                for message in messages {
-                    if low && message.body.grows() {
-                        let refusal = Refusal::Busy { cause: DISK_LOW.to_string() };
-                        refuse_message(&self.common.name, refusal, from, message, out);
-                        continue;
-                    }
-                    self.shard.handle(now, Input::Message { from, message }, turn, out)?;
-                }
-                Ok(())
-            }
+            LaneInput::Messages { from, messages } => self.take_messages(now, from, messages.into_iter(), turn, out),
             LaneInput::View(view) => {
                 self.view = view.clone();
                 self.shard.handle(now, Input::View(view), turn, out)
@@ -309,7 +360,14 @@ impl Lane {
         if batch.is_empty() && !sync {
             return Ok(());
         }
-        self.common.store.commit(&batch, sync)?;
+        let store = &self.common.store;
+        if !store.commit_at_once(&batch)? {
+            patiently(|| store.commit(&batch, false))?;
+        }
+        if sync {
+            // Not with the batch: whoever commits meanwhile would have to wait for it.
+            patiently(|| store.sync())?;
+        }
         self.common.commits.fetch_add(1, Ordering::Relaxed);
         self.common.commit_inputs.fetch_add(batch.len() as u64, Ordering::Relaxed);
         if !sync {
@@ -402,6 +460,15 @@ impl Lane {
     fn ticket(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+}
+
+/// Does what may block for long, and lets another thread take this one's other tasks meanwhile.
+fn patiently<T>(work: impl FnOnce() -> T) -> T {
+    match Runtime::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => task::block_in_place(work),
+        // A runtime of one thread has nobody to give them to.
+        _ => work(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a node RUNS on a machine: the async shell around the pure core.
 //!
 //! ```text
-//!  doors ── Handle ──> lane (thread): drain, decide (node::Shard), commit once, then speak ──> Peers ──QUIC──> others
+//!  doors ── Handle ──> lane (task): drain, decide (node::Shard), commit once, then speak ──> Peers ──QUIC──> others
 //!  Reception <──QUIC── others: frames to lanes, datagrams to gossip
 //!  gossip (task): Membership -> View -> lanes          keeper (thread): fsync every few ms, disk space, background errors
 //! ```
@@ -77,7 +77,7 @@ pub struct Host {
     common: Arc<Common>,
     endpoint: Endpoint,
     gossip: gossip::GossipSender,
-    lanes: Vec<JoinHandle<()>>,
+    lanes: Vec<tokio::task::JoinHandle<()>>,
     keeper: Keeper,
 }
 
@@ -137,15 +137,15 @@ impl Host {
         let view = Arc::new(View::new(Arc::new(config.layout.clone())).with_up(me, true));
         let lane_count = lane_count(config);
         let mut senders = Vec::new();
-        let mut threads = Vec::new();
+        let mut lanes = Vec::new();
         for lane in 0..lane_count {
             let options = ShardOptions { store: store_id, ..shard_options(config, lane, lane_count) };
             let mut turn = Turn::new(&*store as &dyn Storage);
             let shard = Shard::start(options, view.clone(), incarnation, clock::now(), &mut turn)?;
             drop(turn);
-            let (sender, thread) = lane::start(lane, shard, view.clone(), common.clone()).map_err(HostError::Thread)?;
+            let (sender, task) = lane::start(shard, view.clone(), common.clone());
             senders.push(sender);
-            threads.push(thread);
+            lanes.push(task);
         }
         let requests_max = config.limits.requests_max as usize;
         let handle = Handle::new(me, incarnation, senders, view, common.clone(), requests_max);
@@ -161,7 +161,7 @@ impl Host {
             name: member.name.clone(),
             addr: member.quic.clone(),
         }));
-        Ok(Self { handle, folder, incarnation, common, endpoint, gossip: gossip_sender, lanes: threads, keeper })
+        Ok(Self { handle, folder, incarnation, common, endpoint, gossip: gossip_sender, lanes, keeper })
     }
 
     pub fn handle(&self) -> &Handle {
@@ -180,15 +180,12 @@ impl Host {
         // What others are waiting for gets a moment to be answered.
         tokio::time::sleep(Duration::from_millis(200)).await;
         for lane in handle.lanes() {
-            lane.send(LaneInput::Stop);
+            lane.send(LaneInput::Stop).await;
         }
-        let joined = tokio::task::spawn_blocking(move || {
-            for lane in lanes {
-                drop(lane.join());
-            }
-            keeper.stop();
-        });
-        drop(joined.await);
+        for lane in lanes {
+            drop(lane.await);
+        }
+        drop(tokio::task::spawn_blocking(move || keeper.stop()).await);
         endpoint.close(CloseCode::Shutdown, "the node stops", 500).await;
         let resumable = !common.amnesia.load(Ordering::Relaxed) && common.store.fenced().is_none();
         common.store.flush()?;
@@ -250,9 +247,10 @@ fn store_id(store: &dyn Storage) -> Result<StoreId, StoreError> {
     Ok(id)
 }
 
+/// Half of the threads may be deciding while the others read and write for them.
 fn lane_count(config: &NodeConfig) -> u16 {
     match config.lanes {
-        0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(64) as u16),
+        0 => config.thread_count().div_ceil(2),
         lanes => lanes,
     }
 }

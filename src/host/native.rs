@@ -74,11 +74,12 @@ impl Reception {
                 say(link, &ServerMessage::Where { ticket, whereabouts: handle.whereabouts(&key) });
             }
             ClientMessage::Status { ticket } | ClientMessage::Scrub { ticket } => {
-                if matches!(message, ClientMessage::Scrub { .. }) {
-                    handle.lanes().iter().for_each(|lane| lane.send(LaneInput::Scrub));
-                }
+                let scrub = matches!(message, ClientMessage::Scrub { .. });
                 let (handle, link) = (handle.clone(), link.clone());
                 self.runtime.spawn(async move {
+                    for lane in handle.lanes().iter().filter(|_| scrub) {
+                        lane.send(LaneInput::Scrub).await;
+                    }
                     let status = Box::new(handle.status().await);
                     say(&link, &ServerMessage::Status { ticket, status });
                 });

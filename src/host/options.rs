@@ -28,7 +28,10 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// Memory for the store's caches and write buffers. Default 256 MiB.
     pub memory_bytes: u64,
-    /// Threads that decide, each for some of the partitions; 0 takes one per CPU. Default 0.
+    /// Threads that the node works on, beside those of the store's background; 0 takes one per CPU. Who makes the runtime obeys it
+    /// ([`NodeConfig::thread_count`]). Default 0.
+    pub threads: u16,
+    /// Parts that decide independently, each for some of the partitions; 0 takes one for two threads. Default 0.
     pub lanes: u16,
     /// How often, at most, what was written is fsynced. Default 10.
     pub fsync_interval_ms: u64,
@@ -142,6 +145,14 @@ pub struct Fault {
 }
 
 impl NodeConfig {
+    /// How many threads the node works on.
+    pub fn thread_count(&self) -> u16 {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(256) as u16),
+            threads => threads,
+        }
+    }
+
     /// A node with every default, listening where its member says, on all interfaces. When `name` is no member the ports are 0,
     /// and [`faults`](Self::faults) says so.
     pub fn new(cluster: String, name: String, data: PathBuf, tls: TlsConfig, layout: Layout) -> Self {
@@ -152,6 +163,7 @@ impl NodeConfig {
         };
         Self {
             memory_bytes: 256 << 20,
+            threads: 0,
             lanes: 0,
             fsync_interval_ms: 10,
             exchange_interval_ms: 1_000,

@@ -208,6 +208,12 @@ pub trait Storage {
     /// of the process but perhaps not a power cut, until the next [`Storage::sync`].
     fn commit(&self, batch: &Batch, sync: bool) -> Result<(), StoreError>;
 
+    /// As [`Storage::commit`] without `sync`, if the engine takes the batch without making the caller wait until it has caught up with
+    /// what it owes its files. False: it does not, and nothing was done.
+    fn commit_at_once(&self, batch: &Batch) -> Result<bool, StoreError> {
+        self.commit(batch, false).map(|()| true)
+    }
+
     /// Everything whose commit had returned before this call is durable on return.
     fn sync(&self) -> Result<(), StoreError>;
 
@@ -250,6 +256,9 @@ macro_rules! storage_through_a_pointer {
             }
             fn commit(&self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
                 (**self).commit(batch, sync)
+            }
+            fn commit_at_once(&self, batch: &Batch) -> Result<bool, StoreError> {
+                (**self).commit_at_once(batch)
             }
             fn sync(&self) -> Result<(), StoreError> {
                 (**self).sync()

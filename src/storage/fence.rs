@@ -74,6 +74,10 @@ impl<S: Storage> Storage for Fenced<S> {
         self.guard(|storage| storage.commit(batch, sync))
     }
 
+    fn commit_at_once(&self, batch: &Batch) -> Result<bool, StoreError> {
+        self.guard(|storage| storage.commit_at_once(batch))
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         self.guard(|storage| storage.sync())
     }

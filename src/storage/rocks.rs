@@ -83,6 +83,20 @@ impl RocksStore {
         self.db.cf_handle(space.name()).expect("opening created a column family for every space")
     }
 
+    fn write(&self, batch: &Batch, writing: &WriteOptions) -> Result<(), rocksdb::Error> {
+        let families = Space::ALL.map(|space| self.family(space));
+        // Twelve bytes of header, and per step a tag, a column family and two lengths.
+        let mut writes = WriteBatch::with_capacity_bytes(12 + batch.bytes() + 12 * batch.len());
+        for op in batch {
+            match op {
+                Op::Put { space, key, value } => writes.put_cf(families[space.index()], key, value),
+                Op::Delete { space, key } => writes.delete_cf(families[space.index()], key),
+                Op::DeleteRange { space, from, to } => writes.delete_range_cf(families[space.index()], from, to),
+            }
+        }
+        self.db.write_opt(writes, writing)
+    }
+
     fn sync_log(&self) -> Result<(), StoreError> {
         self.db.flush_wal(true).map_err(|error| failed("syncing the store", error))
     }
@@ -132,19 +146,23 @@ impl Storage for RocksStore {
         if batch.is_empty() {
             return if sync { self.sync_log() } else { Ok(()) };
         }
-        let families = Space::ALL.map(|space| self.family(space));
-        // Twelve bytes of header, and per step a tag, a column family and two lengths.
-        let mut writes = WriteBatch::with_capacity_bytes(12 + batch.bytes() + 12 * batch.len());
-        for op in batch {
-            match op {
-                Op::Put { space, key, value } => writes.put_cf(families[space.index()], key, value),
-                Op::Delete { space, key } => writes.delete_cf(families[space.index()], key),
-                Op::DeleteRange { space, from, to } => writes.delete_range_cf(families[space.index()], from, to),
-            }
-        }
         let mut writing = WriteOptions::default();
         writing.set_sync(sync);
-        self.db.write_opt(writes, &writing).map_err(|error| failed("writing to the store", error))
+        self.write(batch, &writing).map_err(|error| failed("writing to the store", error))
+    }
+
+    fn commit_at_once(&self, batch: &Batch) -> Result<bool, StoreError> {
+        batch.check()?;
+        if batch.is_empty() {
+            return Ok(true);
+        }
+        let mut writing = WriteOptions::default();
+        writing.set_no_slowdown(true);
+        match self.write(batch, &writing) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(false),
+            Err(error) => Err(failed("writing to the store", error)),
+        }
     }
 
     fn sync(&self) -> Result<(), StoreError> {

@@ -276,6 +276,27 @@ fn a_scan_sees_one_moment(world: &dyn World) {
     });
 }
 
+/// However far the engine is behind, a batch is taken whole, or not at all and can be given again.
+fn a_commit_at_once_is_whole_or_nothing(world: &dyn World) {
+    let store = world.open();
+    let piece = Bytes::from(vec![7; 512 << 10]);
+    for number in 0..64 {
+        let mut batch = Batch::new();
+        let (one, other) = (row(0, number, b"one"), row(9, number, b"other"));
+        batch.put(Space::Rows, one.clone(), piece.clone());
+        batch.put(Space::Log, other.clone(), piece.clone());
+        let taken = store.commit_at_once(&batch).unwrap();
+        assert_eq!(store.get(Space::Rows, &one).unwrap().is_some(), taken);
+        assert_eq!(store.get(Space::Log, &other).unwrap().is_some(), taken);
+        if !taken {
+            store.commit(&batch, false).unwrap();
+        }
+    }
+    assert_eq!(keys(&store, Space::Rows, b"", b"\xff").len(), 64);
+    assert_eq!(keys(&store, Space::Log, b"", b"\xff").len(), 64);
+    assert_eq!(store.commit_at_once(&Batch::new()), Ok(true));
+}
+
 /// Lanes: threads over disjoint ranges, each reading what it wrote.
 fn lanes_share_a_store(world: &dyn World) {
     let store = world.open();
@@ -349,6 +370,7 @@ suite! {
         an_empty_store_has_nothing a_batch_is_visible_in_all_spaces_at_once a_later_step_of_a_batch_wins
         scans_are_ordered_and_bounded scans_within_and_across_row_prefixes_agree delete_range_deletes_what_lies_within
         empty_and_big_keys_and_values a_batch_over_the_bound_is_the_callers_mistake a_scan_sees_one_moment lanes_share_a_store
+        a_commit_at_once_is_whole_or_nothing
     ]
 }
 
@@ -358,6 +380,7 @@ suite! {
         an_empty_store_has_nothing a_batch_is_visible_in_all_spaces_at_once a_later_step_of_a_batch_wins
         scans_are_ordered_and_bounded scans_within_and_across_row_prefixes_agree delete_range_deletes_what_lies_within
         empty_and_big_keys_and_values a_batch_over_the_bound_is_the_callers_mistake a_scan_sees_one_moment lanes_share_a_store
+        a_commit_at_once_is_whole_or_nothing
         reopening_keeps_everything
     ]
 }
