@@ -328,7 +328,10 @@ impl Plan {
     fn of_hints(self, draw: &mut Random) -> Self {
         let kinds = [Kind::Isolate, Kind::Isolate, Kind::Cut, Kind::Split, Kind::Kill, Kind::Suspect, Kind::ClockLeap];
         let aimed = self.aimed(draw, 5_000, &kinds);
-        Self { nodes: aimed.nodes.max(4), hint_bytes_max: *draw.pick(&[2_000, 1 << 20, 1 << 20]), ..aimed }
+        let hint_bytes_max = *draw.pick(&[2_000, 1 << 20, 1 << 20]);
+        // With few owners it is a stand-in that coordinates, time and again.
+        let replicas = *draw.pick(&[1, 2, aimed.replicas]);
+        Self { nodes: aimed.nodes.max(4), hint_bytes_max, replicas, ..aimed }
     }
 
     fn of_removals(self, draw: &mut Random) -> Self {

@@ -51,6 +51,7 @@ pub const RARE: &[(&str, &str)] = &[
     ("sim_messages_not_taken", "messages not taken for sending"),
     ("stamped_again_total", "a write stamped again above a newer one"),
     ("stand_in_coordinated_total", "a write coordinated by a stand-in"),
+    ("silent_passed_over_total", "an owner passed over because it had been silent"),
     ("stand_ins_asked_total", "a stand-in asked to keep a write"),
     ("sync_rows_entered_total", "rows entered of a full sync that did not come to its end"),
     ("scrub_partitions_forgotten_total", "a partition that a scrub found to be damaged, taken anew"),

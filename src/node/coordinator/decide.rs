@@ -1,6 +1,7 @@
 //! Deciding: what was gathered is merged and judged; a read is answered, a mutation planned, minted and kept here.
 
 use crate::data::clock::Hlc;
+use crate::data::context::Context;
 use crate::data::id::NodeId;
 use crate::data::mutation::{Delta, Effect, Mutation};
 use crate::data::object::Object;
@@ -24,23 +25,43 @@ impl Coordinator {
     pub(super) fn decide(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
-        gathering: Gathering,
+        mut running: Box<Running>,
+        gathering: Box<Gathering>,
     ) -> Result<(), StoreError> {
         let me = desk.options.me;
-        let Gathering { scope, local, local_version, replies, hinted, acks, op_known, .. } = gathering;
+        let Gathering {
+            scope, local, local_version, local_forgotten, same, mut replies, hinted, acks, op_known, ..
+        } = *gathering;
         running.receipt.acks = acks.values().cloned().collect();
-        let mut held: Vec<(NodeId, Held)> = Vec::with_capacity(1 + replies.len());
         let owner = local.is_some();
+        let mut held: Vec<(NodeId, Held)> = Vec::with_capacity(1 + same.len() + replies.len());
         if let Some(mut local) = local {
-            if !replies.is_empty() {
-                // What was read when the others were asked may have been overtaken since.
-                if !desk.replica.is_unchanged(desk.turn, &running.request.key, local_version)? {
-                    let rows = desk.replica.read(desk.turn, &running.request.key, &scope)?;
-                    local = Held::new(rows, Default::default());
-                }
+            let state = desk.replica.state(desk.turn, running.partition)?;
+            if state.forgotten != local_forgotten {
+                // What was read here is known no more, nor what an absent row meant: it is asked anew.
+                return self.begin(desk, running);
+            }
+            let alone = same.is_empty() && replies.is_empty() && hinted.is_empty();
+            let mut asked = Object { rows: std::mem::take(&mut local.rows) };
+            // What was read when the others were asked may have been overtaken since.
+            let overtaken = !alone && !desk.replica.is_unchanged(desk.turn, &running.request.key, local_version)?;
+            let now = if overtaken {
+                Object::new(desk.replica.read(desk.turn, &running.request.key, &scope)?)
+            } else {
+                std::mem::take(&mut asked)
+            };
+            let agreed = running.request.op.is_read() && replies.is_empty() && hinted.is_empty();
+            // Where nothing can be counted twice, nobody needs to be told apart.
+            if agreed && now.counted_beside().is_empty() {
+                return self.answer(desk, running, now, owner);
+            }
+            // They hold what was read here when they were asked; what else they know of it is known here too.
+            let equal = || if overtaken { asked.rows.clone() } else { now.rows.clone() };
+            replies.extend(same.iter().map(|node| (*node, Held { rows: equal(), context: Context::default() })));
+            if !alone {
                 local.context = desk.replica.state(desk.turn, running.partition)?.knowledge();
             }
+            local.rows = now.rows;
             held.push((me, local));
         }
         held.extend(replies);
@@ -84,7 +105,7 @@ impl Coordinator {
     pub(super) fn answer(
         &mut self,
         desk: &mut Desk,
-        running: Running,
+        running: Box<Running>,
         object: Object,
         owner: bool,
     ) -> Result<(), StoreError> {
@@ -177,7 +198,7 @@ impl Coordinator {
     pub(super) fn mutate(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
+        mut running: Box<Running>,
         object: Object,
         owner: bool,
         surplus: Vec<Effect>,
@@ -291,7 +312,7 @@ impl Coordinator {
     pub(super) fn repeat(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
+        mut running: Box<Running>,
         object: Object,
         owner: bool,
         known: Vec<LogRow>,

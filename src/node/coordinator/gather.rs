@@ -10,13 +10,10 @@ use crate::wire::message::{Body, Reading, Refusal, Rows, Ticket};
 
 use super::merge::Held;
 use super::quorum::Quorum;
-use super::{
-    Coordinator, Desk, Gathering, HEDGE_MAX_US, HEDGE_MIN_US, Latency, Running, Stage, ack, digest, owners, places,
-    plan,
-};
+use super::{Coordinator, Desk, Gathering, Running, Stage, ack, digest, owners, places, plan};
 
 impl Coordinator {
-    pub(super) fn begin(&mut self, desk: &mut Desk, mut running: Running) -> Result<(), StoreError> {
+    pub(super) fn begin(&mut self, desk: &mut Desk, mut running: Box<Running>) -> Result<(), StoreError> {
         let me = desk.options.me;
         let partition = running.partition;
         let request = &running.request;
@@ -33,30 +30,32 @@ impl Coordinator {
             usize::from(quorum.needed()) + usize::from(write.needed()) <= most
         };
         let scope = plan::scope(&request.op);
-        let mut gathering = Gathering {
+        let mut gathering = Box::new(Gathering {
             quorum,
             local: None,
             local_version: 0,
+            local_forgotten: 0,
+            same: BTreeSet::new(),
             replies: BTreeMap::new(),
             hinted: Vec::new(),
             acks: BTreeMap::new(),
             asked: BTreeSet::new(),
             failed: BTreeSet::new(),
             empty: BTreeSet::new(),
-            asked_us: desk.now.mono_us,
+            silent: BTreeSet::new(),
             op_known: None,
             hedged: false,
             passing,
             seeks,
             scope,
-        };
+        });
         let alone = if owner {
             gathering.acks.insert(me, ack(desk, me, None, false));
             !asks_others || (gathering.quorum.met(&gathering.acks) && !seeks)
         } else {
             !asks_others
         };
-        if !alone && !request.op.is_read() {
+        if !alone && !request.op.is_read() && !running.holds_key {
             if let Some(queue) = self.busy.get_mut(&request.key) {
                 let ticket = self.next;
                 self.next += 1;
@@ -84,10 +83,9 @@ impl Coordinator {
             } else {
                 desk.replica.read(desk.turn, &running.request.key, &gathering.scope)?
             };
-            let context =
-                if alone { Default::default() } else { desk.replica.state(desk.turn, partition)?.knowledge() };
-            gathering.local = Some(Held::new(rows, context));
+            gathering.local = Some(Held::new(rows, Default::default()));
             gathering.local_version = desk.replica.rows_version(desk.turn, partition)?;
+            gathering.local_forgotten = desk.replica.state(desk.turn, partition)?.forgotten;
         } else {
             gathering.hinted = desk.hints.of_key(desk.turn, partition, &running.request.key)?;
         }
@@ -102,8 +100,8 @@ impl Coordinator {
     pub(super) fn ask(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
-        mut gathering: Gathering,
+        mut running: Box<Running>,
+        mut gathering: Box<Gathering>,
     ) -> Result<(), StoreError> {
         let me = desk.options.me;
         let mut hope = gathering.acks.clone();
@@ -113,11 +111,12 @@ impl Coordinator {
             }
         }
         let mut targets = Vec::new();
-        let candidates: Vec<NodeId> = desk
+        let mut candidates: Vec<NodeId> = desk
             .view
             .owners(running.partition)
             .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(node))
             .collect();
+        candidates.sort_by_key(|node| self.patience.is_silent(*node, desk.now.mono_us));
         for node in candidates {
             if gathering.quorum.met(&hope) && !gathering.hedged && !gathering.seeks {
                 break;
@@ -150,6 +149,11 @@ impl Coordinator {
         let digest = gathering.local.as_ref().map(|held| digest(&held.rows));
         for node in targets {
             gathering.asked.insert(node);
+            // Who was sent this very request and kept silent is the likeliest to have done it.
+            if self.patience.is_silent(node, desk.now.mono_us) && running.silent != Some(node) {
+                gathering.silent.insert(node);
+                desk.stats.add("silent_asked_total", 1);
+            }
             let body = Body::Read {
                 ticket,
                 key: running.request.key.clone(),
@@ -159,7 +163,11 @@ impl Coordinator {
             };
             self.send(desk, node, running.partition, body);
         }
-        let hedge = self.patience_us(&gathering.asked);
+        if gathering.is_enough() {
+            return self.decide(desk, running, gathering);
+        }
+        running.asked_us = desk.now.mono_us;
+        let hedge = self.patience.hedge_us(&gathering.asked);
         running.wake_us = if gathering.hedged {
             running.deadline_us
         } else if gathering.seeks {
@@ -172,12 +180,6 @@ impl Coordinator {
         running.stage = Stage::Gathering(gathering);
         self.park(ticket, running);
         Ok(())
-    }
-
-    /// After what time somebody of these is slow.
-    fn patience_us(&self, asked: &BTreeSet<NodeId>) -> u64 {
-        let high_us = |node| self.latency.get(node).map_or(20_000, |latency: &Latency| latency.high_us);
-        asked.iter().map(high_us).max().unwrap_or(HEDGE_MAX_US).clamp(HEDGE_MIN_US, HEDGE_MAX_US)
     }
 
     pub fn handle_read_reply(
@@ -193,8 +195,7 @@ impl Coordinator {
             return Ok(());
         };
         if result.is_ok() {
-            let took_us = desk.now.mono_us.saturating_sub(gathering.asked_us);
-            self.latency.entry(from).or_insert(Latency { high_us: 20_000 }).sample(took_us);
+            self.patience.answered(from, desk.now.mono_us.saturating_sub(running.asked_us));
         }
         if !gathering.asked.contains(&from) {
             running.stage = Stage::Gathering(gathering);
@@ -208,9 +209,7 @@ impl Coordinator {
                 }
                 match reading.rows {
                     Rows::Same => {
-                        if let Some(local) = &gathering.local {
-                            gathering.replies.insert(from, local.clone());
-                        }
+                        gathering.same.insert(from);
                         gathering.acks.insert(from, ack(desk, from, None, false));
                     }
                     Rows::Held { rows, context } => {
@@ -241,21 +240,21 @@ impl Coordinator {
                 gathering.failed.insert(from);
             }
         }
-        if gathering.is_enough() {
-            return self.decide(desk, running, gathering);
-        }
         self.ask_or_wait(desk, ticket, running, gathering)
     }
 
-    /// After a refusal or a broken link: whoever has not been asked yet, or wait for those who have.
+    /// After an answer, a refusal or a broken link: decide, ask whoever has not been asked yet, or wait for those who have.
     pub(super) fn ask_or_wait(
         &mut self,
         desk: &mut Desk,
         ticket: Ticket,
-        mut running: Running,
-        gathering: Gathering,
+        mut running: Box<Running>,
+        gathering: Box<Gathering>,
     ) -> Result<(), StoreError> {
-        let open = gathering.awaits_somebody();
+        if gathering.is_enough() {
+            return self.decide(desk, running, gathering);
+        }
+        let open = gathering.awaited().next().is_some();
         let me = desk.options.me;
         let more = desk
             .view
@@ -273,12 +272,13 @@ impl Coordinator {
 impl Gathering {
     /// Enough answers for the level; and while an earlier try is looked for, nobody is left who could know of it.
     pub(super) fn is_enough(&self) -> bool {
-        self.quorum.met(&self.acks) && !(self.seeks && self.awaits_somebody())
+        self.quorum.met(&self.acks) && !(self.seeks && self.awaited().any(|node| !self.silent.contains(&node)))
     }
 
-    fn awaits_somebody(&self) -> bool {
+    /// Who has been asked and has not said anything yet.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = NodeId> {
         let answered = |node: &NodeId| self.acks.contains_key(node) || self.empty.contains(node);
-        self.asked.iter().any(|node| !self.failed.contains(node) && !answered(node))
+        self.asked.iter().filter(move |node| !self.failed.contains(node) && !answered(node)).copied()
     }
 }
 

@@ -17,6 +17,7 @@ mod decide;
 mod gather;
 pub mod merge;
 mod naming;
+mod patience;
 pub mod plan;
 pub mod quorum;
 mod replicate;
@@ -47,13 +48,11 @@ use super::replica::{Mint, Replica, Turn};
 use super::turn::{DoorTicket, Outbox, ShardOptions, Stats, Traffic};
 use merge::Held;
 use naming::Naming;
+use patience::Patience;
 use quorum::Quorum;
 
 /// How often a write that meets newer stamps is stamped again.
 const STAMPS_MAX: u8 = 5;
-/// A hedge is never sent sooner than this, nor later.
-const HEDGE_MIN_US: u64 = 2_000;
-const HEDGE_MAX_US: u64 = 100_000;
 /// Forwarded mutations that are known again when they come twice.
 const TAKEN_MAX: usize = 8192;
 /// A forwarded request tries the next owner after at least this long.
@@ -85,11 +84,11 @@ pub enum Origin {
 
 /// All requests under way in one lane.
 pub struct Coordinator {
-    running: BTreeMap<Ticket, Running>,
+    running: BTreeMap<Ticket, Box<Running>>,
     wakes: BTreeSet<(u64, Ticket)>,
     /// Keys that a judging request holds, and who queues behind it.
     busy: BTreeMap<Key, VecDeque<Ticket>>,
-    latency: BTreeMap<NodeId, Latency>,
+    patience: Patience,
     next: Ticket,
     taken: Taken,
 }
@@ -128,6 +127,8 @@ struct Running {
     started_us: u64,
     deadline_us: u64,
     wake_us: u64,
+    /// When those who are waited for were asked.
+    asked_us: u64,
     receipt: Receipt,
     holds_key: bool,
     /// What it writes is to be stamped above this, whatever the rows that were read say.
@@ -141,17 +142,21 @@ enum Stage {
     Starting,
     Queued,
     Forwarded { to: NodeId, tried: BTreeSet<NodeId> },
-    Gathering(Gathering),
-    Naming(Naming),
-    Replicating(Replicating),
+    Gathering(Box<Gathering>),
+    Naming(Box<Naming>),
+    Replicating(Box<Replicating>),
 }
 
 struct Gathering {
     quorum: Quorum,
     scope: Scope,
+    /// As read when the others were asked; its context is only filled in when it is merged.
     local: Option<Held>,
     /// What `local` was read at.
     local_version: u64,
+    local_forgotten: u64,
+    /// Owners that hold the same rows as were read here.
+    same: BTreeSet<NodeId>,
     replies: BTreeMap<NodeId, Held>,
     hinted: Vec<Delta>,
     acks: BTreeMap<NodeId, Ack>,
@@ -159,15 +164,16 @@ struct Gathering {
     failed: BTreeSet<NodeId>,
     /// Stand-ins that keep nothing of the key.
     empty: BTreeSet<NodeId>,
-    asked_us: u64,
+    /// Were silent when they were asked: an earlier try is not looked for there.
+    silent: BTreeSet<NodeId>,
     /// The log's rows of the operation, if somebody knows it.
     op_known: Option<Vec<LogRow>>,
     hedged: bool,
     /// Only an earlier try of the request is looked for, and its level could not make sure of meeting it: the look must not cost the
     /// write, which does not depend on it.
     passing: bool,
-    /// An earlier try is looked for at every owner that is up. Whoever is slow is waited for no longer than a hedge: then the level
-    /// decides alone, and where it cannot make sure of meeting the earlier try the operation may be done twice.
+    /// An earlier try is looked for at every owner that is up. Whoever is slow is waited for no longer than a hedge, and whoever is
+    /// silent not at all: then the level decides alone, and where it cannot make sure of meeting the earlier try the operation may be done twice.
     seeks: bool,
 }
 
@@ -187,6 +193,19 @@ struct Replicating {
     sync: bool,
 }
 
+impl Stage {
+    /// Who has been asked and has not answered.
+    fn awaited(&self) -> Vec<NodeId> {
+        match self {
+            Stage::Starting | Stage::Queued => Vec::new(),
+            Stage::Forwarded { to, .. } => vec![*to],
+            Stage::Gathering(gathering) => gathering.awaited().collect(),
+            Stage::Naming(naming) => naming.awaited().collect(),
+            Stage::Replicating(replicating) => replicating.pending.keys().copied().collect(),
+        }
+    }
+}
+
 #[derive(Clone)]
 enum Payload {
     Delta(Delta),
@@ -202,23 +221,6 @@ struct Standing {
     note: Option<Delta>,
 }
 
-/// A peer's recent 99th percentile, by stochastic approximation: up by much when exceeded, down by little when not.
-#[derive(Clone, Copy)]
-struct Latency {
-    high_us: u64,
-}
-
-impl Latency {
-    fn sample(&mut self, took_us: u64) {
-        let step = (self.high_us / 64).max(10);
-        if took_us > self.high_us {
-            self.high_us = self.high_us.saturating_add(step * 8).min(took_us.max(self.high_us));
-        } else {
-            self.high_us = self.high_us.saturating_sub(step / 12);
-        }
-    }
-}
-
 impl Coordinator {
     /// Tickets begin at `first`: an answer to an earlier process must not be taken for one to this.
     pub fn new(first: Ticket) -> Self {
@@ -226,7 +228,7 @@ impl Coordinator {
             running: BTreeMap::new(),
             wakes: BTreeSet::new(),
             busy: BTreeMap::new(),
-            latency: BTreeMap::new(),
+            patience: Patience::default(),
             next: first,
             taken: Taken::default(),
         }
@@ -249,7 +251,7 @@ impl Coordinator {
         }
         let partition = desk.view.partition_of(&request.key.bytes);
         let started_us = desk.now.mono_us;
-        let mut running = Running {
+        let mut running = Box::new(Running {
             origin,
             partition,
             forwarded: matches!(origin, Origin::Peer { .. }),
@@ -257,6 +259,7 @@ impl Coordinator {
             // What is under way when a floor is asked for must have ended when it has settled.
             deadline_us: started_us.saturating_add(request.timeout_us.min(desk.options.settle_us)),
             wake_us: 0,
+            asked_us: started_us,
             receipt: Receipt {
                 coordinator: Some(desk.options.me),
                 layout: desk.view.layout.version,
@@ -267,7 +270,7 @@ impl Coordinator {
             silent: None,
             stage: Stage::Starting,
             request,
-        };
+        });
         running.request.fresh &=
             running.request.op_id.is_none_or(|op_id| op_id.wall_ms().abs_diff(desk.now.wall_ms) <= FRESH_MAX_MS);
         desk.stats.add(if running.request.op.is_read() { "reads_total" } else { "writes_total" }, 1);
@@ -277,7 +280,7 @@ impl Coordinator {
         let me = desk.options.me;
         let owner = desk.view.is_owner(partition, me);
         if !running.forwarded {
-            let first = desk.view.owners(partition).find(|node| desk.view.is_up(*node));
+            let first = self.next_owner(desk, partition, &BTreeSet::new());
             let hop = if owner {
                 first.filter(|first| *first != me && plan::prefers_first_owner(&running.request.op))
             } else {
@@ -314,7 +317,7 @@ impl Coordinator {
     fn forward(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
+        mut running: Box<Running>,
         to: NodeId,
         tried: BTreeSet<NodeId>,
     ) -> Result<(), StoreError> {
@@ -326,6 +329,7 @@ impl Coordinator {
         let left = request.timeout_us;
         self.send(desk, to, running.partition, Body::Forward { ticket, request });
         desk.stats.add("forwards_total", 1);
+        running.asked_us = desk.now.mono_us;
         running.wake_us = running.deadline_us.min(desk.now.mono_us + FORWARD_RETRY_US.max(left / 3));
         running.stage = Stage::Forwarded { to, tried };
         self.park(ticket, running);
@@ -333,7 +337,7 @@ impl Coordinator {
     }
 
     /// The coordinator did not answer, or could not do it: the next owner, or this node itself.
-    fn forward_on(&mut self, desk: &mut Desk, mut running: Running, silent: bool) -> Result<(), StoreError> {
+    fn forward_on(&mut self, desk: &mut Desk, mut running: Box<Running>, silent: bool) -> Result<(), StoreError> {
         let Stage::Forwarded { to, mut tried } = std::mem::replace(&mut running.stage, Stage::Starting) else {
             return Ok(());
         };
@@ -346,11 +350,27 @@ impl Coordinator {
         if desk.view.is_owner(running.partition, me) {
             return self.begin(desk, running);
         }
-        let next = desk.view.owners(running.partition).find(|node| desk.view.is_up(*node) && !tried.contains(node));
-        match next {
+        match self.next_owner(desk, running.partition, &tried) {
             Some(next) => self.forward(desk, running, next, tried),
             None => self.begin(desk, running),
         }
+    }
+
+    /// The owner to which a request is sent: the first that is up, and of two the one that is not silent.
+    fn next_owner(&self, desk: &mut Desk, partition: Partition, tried: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let mut up = desk.view.owners(partition).filter(|node| desk.view.is_up(*node) && !tried.contains(node));
+        let first = up.next()?;
+        if !self.patience.is_silent(first, desk.now.mono_us) {
+            return Some(first);
+        }
+        let other = up.find(|node| !self.patience.is_silent(*node, desk.now.mono_us));
+        desk.stats.add("silent_passed_over_total", u64::from(other.is_some()));
+        other.or(Some(first))
+    }
+
+    /// A peer said something, whatever it was.
+    pub fn heard(&mut self, node: NodeId, now_us: u64) {
+        self.patience.heard(node, now_us);
     }
 
     pub fn handle_forward_reply(
@@ -360,7 +380,8 @@ impl Coordinator {
         ticket: Ticket,
         response: Response,
     ) -> Result<(), StoreError> {
-        let answers = matches!(self.running.get(&ticket), Some(Running { stage: Stage::Forwarded { to, .. }, .. }) if *to == from);
+        let stage = self.running.get(&ticket).map(|running| &running.stage);
+        let answers = matches!(stage, Some(Stage::Forwarded { to, .. }) if *to == from);
         if !answers {
             return Ok(());
         }
@@ -399,11 +420,14 @@ impl Coordinator {
         Ok(())
     }
 
-    fn wake(&mut self, desk: &mut Desk, ticket: Ticket, mut running: Running) -> Result<(), StoreError> {
+    fn wake(&mut self, desk: &mut Desk, ticket: Ticket, mut running: Box<Running>) -> Result<(), StoreError> {
         if desk.options.planted == Planted::DeadlinesForgotten {
             running.wake_us = u64::MAX;
             self.park(ticket, running);
             return Ok(());
+        }
+        for node in running.stage.awaited() {
+            self.patience.missed(node, running.asked_us, desk.now.mono_us);
         }
         if desk.now.mono_us >= running.deadline_us {
             return self.late(desk, ticket, running);
@@ -435,7 +459,7 @@ impl Coordinator {
                 self.park(ticket, running);
                 Ok(())
             }
-            Stage::Naming(naming) => self.named(desk, running, naming),
+            Stage::Naming(naming) => self.named(desk, running, *naming),
             Stage::Replicating(mut replicating) => {
                 let slow: Vec<NodeId> =
                     replicating.pending.iter().filter(|(_, place)| place.is_none()).map(|(node, _)| *node).collect();
@@ -478,11 +502,11 @@ impl Coordinator {
     }
 
     /// The deadline has come.
-    fn late(&mut self, desk: &mut Desk, ticket: Ticket, mut running: Running) -> Result<(), StoreError> {
+    fn late(&mut self, desk: &mut Desk, ticket: Ticket, mut running: Box<Running>) -> Result<(), StoreError> {
         let mutation = !running.request.op.is_read();
         let (needed, acks, mutation) = match std::mem::replace(&mut running.stage, Stage::Starting) {
             Stage::Gathering(gathering) => (gathering.quorum.needed(), gathering.acks, false),
-            Stage::Naming(naming) => return self.named(desk, running, naming),
+            Stage::Naming(naming) => return self.named(desk, running, *naming),
             Stage::Replicating(replicating) => (replicating.quorum.needed(), replicating.acks, true),
             Stage::Queued => {
                 if let Some(queue) = self.busy.get_mut(&running.request.key) {
@@ -505,7 +529,7 @@ impl Coordinator {
             .filter(|(_, running)| match &running.stage {
                 Stage::Forwarded { to, .. } => *to == node,
                 Stage::Gathering(gathering) => gathering.asked.contains(&node) && !gathering.acks.contains_key(&node),
-                Stage::Naming(naming) => naming.awaits(node),
+                Stage::Naming(naming) => naming.awaited().any(|awaited| awaited == node),
                 Stage::Replicating(replicating) => replicating.pending.contains_key(&node),
                 _ => false,
             })
@@ -571,12 +595,12 @@ impl Coordinator {
         ticket
     }
 
-    fn park(&mut self, ticket: Ticket, running: Running) {
+    fn park(&mut self, ticket: Ticket, running: Box<Running>) {
         self.wakes.insert((running.wake_us, ticket));
         self.running.insert(ticket, running);
     }
 
-    fn unpark(&mut self, ticket: Ticket) -> Option<Running> {
+    fn unpark(&mut self, ticket: Ticket) -> Option<Box<Running>> {
         let running = self.running.remove(&ticket)?;
         self.wakes.remove(&(running.wake_us, ticket));
         Some(running)
@@ -607,7 +631,7 @@ impl Coordinator {
     fn finish(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
+        mut running: Box<Running>,
         result: Result<Reply, RequestError>,
     ) -> Result<(), StoreError> {
         self.release_key(desk, &mut running)?;

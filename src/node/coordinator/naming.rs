@@ -39,7 +39,7 @@ impl Coordinator {
     pub(super) fn name(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
+        mut running: Box<Running>,
         mut object: Object,
         owner: bool,
         held: &[(NodeId, Held)],
@@ -72,7 +72,7 @@ impl Coordinator {
                 }
             }
         }
-        let mut naming = Naming { object, owner, doubts, awaited: BTreeMap::new(), unheard };
+        let mut naming = Box::new(Naming { object, owner, doubts, awaited: BTreeMap::new(), unheard });
         for node in desk.view.owners(partition).filter(|node| *node != desk.options.me) {
             let seen = match desk.exchange.seen_by(node, partition).filter(|_| owner) {
                 // What it said of an increment when that came to it is told by a mutation like any other.
@@ -97,7 +97,7 @@ impl Coordinator {
             }
         }
         if naming.awaited.is_empty() {
-            return self.named(desk, running, naming);
+            return self.named(desk, running, *naming);
         }
         desk.stats.add("increments_doubted_total", 1);
         let ticket = self.ticket();
@@ -106,6 +106,7 @@ impl Coordinator {
         }
         // Who is slow is waited for, but for who turns out to be away: it is level again that is slow, and few reads meet it.
         let left_us = running.deadline_us.saturating_sub(desk.now.mono_us);
+        running.asked_us = desk.now.mono_us;
         running.wake_us = desk.now.mono_us + left_us / 2;
         running.stage = Stage::Naming(naming);
         self.park(ticket, running);
@@ -121,7 +122,7 @@ impl Coordinator {
     ) -> Result<(), StoreError> {
         let Some(mut running) = self.unpark(ticket) else { return Ok(()) };
         match std::mem::replace(&mut running.stage, Stage::Starting) {
-            Stage::Naming(mut naming) if naming.awaits(from) => {
+            Stage::Naming(mut naming) if naming.awaited.contains_key(&from) => {
                 let Some(dots) = dots else { return self.not_named(desk, ticket, running, naming, from) };
                 for (op_id, dot) in dots {
                     if let Some(path) = naming.doubts.get(&op_id) {
@@ -144,8 +145,8 @@ impl Coordinator {
         &mut self,
         desk: &mut Desk,
         ticket: Ticket,
-        running: Running,
-        mut naming: Naming,
+        running: Box<Running>,
+        mut naming: Box<Naming>,
         node: NodeId,
     ) -> Result<(), StoreError> {
         naming.unheard.extend(naming.awaited.remove(&node).unwrap_or_default());
@@ -156,11 +157,11 @@ impl Coordinator {
         &mut self,
         desk: &mut Desk,
         ticket: Ticket,
-        mut running: Running,
-        naming: Naming,
+        mut running: Box<Running>,
+        naming: Box<Naming>,
     ) -> Result<(), StoreError> {
         if naming.awaited.is_empty() {
-            return self.named(desk, running, naming);
+            return self.named(desk, running, *naming);
         }
         running.stage = Stage::Naming(naming);
         self.park(ticket, running);
@@ -168,7 +169,12 @@ impl Coordinator {
     }
 
     /// Answers with what is known by now.
-    pub(super) fn named(&mut self, desk: &mut Desk, mut running: Running, naming: Naming) -> Result<(), StoreError> {
+    pub(super) fn named(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Box<Running>,
+        naming: Naming,
+    ) -> Result<(), StoreError> {
         let Naming { object, owner, doubts, awaited, mut unheard } = naming;
         unheard.extend(awaited.into_values().flatten());
         let beside = |path: &Path| match object.rows.get(path) {
@@ -182,7 +188,7 @@ impl Coordinator {
 }
 
 impl Naming {
-    pub(super) fn awaits(&self, node: NodeId) -> bool {
-        self.awaited.contains_key(&node)
+    pub(super) fn awaited(&self) -> impl Iterator<Item = NodeId> {
+        self.awaited.keys().copied()
     }
 }

@@ -61,7 +61,7 @@ impl Coordinator {
     pub(super) fn replicate(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
+        mut running: Box<Running>,
         payload: Payload,
         reply: Reply,
         stamps: u8,
@@ -74,7 +74,7 @@ impl Coordinator {
         let quorum = Quorum::write(&consistency, owners(desk.view, partition), desk.view.zone_of(me));
         running.receipt.needed = quorum.needed();
         let owner = desk.view.is_owner(partition, me);
-        let mut replicating = Replicating {
+        let mut replicating = Box::new(Replicating {
             quorum,
             payload,
             reply,
@@ -85,7 +85,7 @@ impl Coordinator {
             refusers: BTreeSet::new(),
             stamps,
             sync,
-        };
+        });
         // A stand-in that keeps nothing of it acknowledges nothing.
         let keeps = owner || !matches!(&replicating.payload, Payload::Standing(Standing { note: None, .. }));
         let my_place = if owner { None } else { desk.view.owners(partition).find(|node| !desk.view.is_up(*node)) };
@@ -107,6 +107,8 @@ impl Coordinator {
         if replicating.quorum.met(&replicating.acks) {
             return self.written(desk, running, replicating);
         }
+        running.asked_us = desk.now.mono_us;
+        self.stand_in_for_silent(desk, ticket, &running, &mut replicating);
         running.wake_us = running.deadline_us.min(desk.now.mono_us + desk.options.stand_in_after_us);
         running.stage = Stage::Replicating(replicating);
         self.park(ticket, running);
@@ -137,6 +139,31 @@ impl Coordinator {
             desk.stats.add("stand_ins_asked_total", 1);
             self.send_payload(desk, ticket, running.partition, &running.request.key, replicating, node, Some(owner));
             replicating.pending.insert(node, Some(owner));
+        }
+    }
+
+    /// Who is silent already is not waited for first, where the level cannot do without it.
+    fn stand_in_for_silent(
+        &mut self,
+        desk: &mut Desk,
+        ticket: Ticket,
+        running: &Running,
+        replicating: &mut Replicating,
+    ) {
+        let is_silent = |node: &NodeId| self.patience.is_silent(*node, desk.now.mono_us);
+        let asked = replicating.pending.iter();
+        let silent: Vec<NodeId> =
+            asked.filter(|(node, place)| place.is_none() && is_silent(node)).map(|(node, _)| *node).collect();
+        if silent.is_empty() {
+            return;
+        }
+        let mut hope = replicating.acks.clone();
+        let others = replicating.pending.iter().filter(|(node, _)| !silent.contains(node));
+        hope.extend(others.map(|(node, place)| (*node, ack(desk, *node, *place, replicating.sync))));
+        if !replicating.quorum.met(&hope) {
+            for owner in silent {
+                self.stand_in(desk, ticket, running, replicating, owner);
+            }
         }
     }
 
@@ -227,8 +254,8 @@ impl Coordinator {
     pub(super) fn stamp_again(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
-        replicating: Replicating,
+        mut running: Box<Running>,
+        replicating: Box<Replicating>,
         above: Hlc,
     ) -> Result<(), StoreError> {
         let Payload::Delta(delta) = replicating.payload else { return Ok(()) };
@@ -256,8 +283,8 @@ impl Coordinator {
     pub(super) fn written(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
-        replicating: Replicating,
+        mut running: Box<Running>,
+        replicating: Box<Replicating>,
     ) -> Result<(), StoreError> {
         running.receipt.acks = replicating.acks.values().cloned().collect();
         self.finish(desk, running, Ok(replicating.reply))
@@ -267,8 +294,8 @@ impl Coordinator {
     pub(super) fn fell_short(
         &mut self,
         desk: &mut Desk,
-        mut running: Running,
-        replicating: Replicating,
+        mut running: Box<Running>,
+        replicating: Box<Replicating>,
     ) -> Result<(), StoreError> {
         running.receipt.acks = replicating.acks.values().cloned().collect();
         let error = replicating

@@ -122,6 +122,7 @@ impl Replica {
             op_first_ms: state.op_first_ms,
             version: state.version + 1,
             rows_version: state.rows_version,
+            forgotten: state.forgotten + 1,
             ..PartitionState::default()
         };
         let entries = state.log_entries;

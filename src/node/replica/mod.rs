@@ -85,6 +85,8 @@ pub struct PartitionState {
     pub version: u64,
     /// Grows with every turn that changed rows. Only in memory.
     pub rows_version: u64,
+    /// How often all of it was forgotten since the start.
+    pub forgotten: u64,
     /// `seen`, `newest` or `retries` changed in a way that the log does not tell.
     pub checkpoint_due: bool,
 }
@@ -107,6 +109,7 @@ impl Default for PartitionState {
             log_entries: 0,
             version: 0,
             rows_version: 0,
+            forgotten: 0,
             checkpoint_due: false,
         }
     }

@@ -430,6 +430,7 @@ impl Shard {
         out: &mut Outbox,
     ) -> Result<(), StoreError> {
         let PeerMessage { partition, body } = message;
+        self.coordinator.heard(from, now.mono_us);
         if partition.0 >= self.view.layout.partitions {
             self.stats.add("messages_refused_total", 1);
             return Ok(());
@@ -714,6 +715,7 @@ impl Shard {
         if !self.view.is_up(peer) {
             return Ok(());
         }
+        self.coordinator.heard(peer, now.mono_us);
         self.exchange.peer_returned(peer);
         let owed: Vec<Partition> = self.hints.owed().filter(|(owner, _)| *owner == peer).map(|(_, at)| at).collect();
         for partition in owed {
