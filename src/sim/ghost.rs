@@ -265,9 +265,15 @@ impl Ghost {
         self.stamps.extend(registers.into_iter().map(|register| ((partition, register.dot), register.stamp)));
     }
 
-    /// The highest stamp of what an operation became.
+    /// The highest stamp of what an operation became. `None` also when it is not known: stamped again, and overwritten everywhere in the
+    /// very turn, so that no disk ever held that row.
     pub fn stamp(&self, op_id: OpId) -> Option<Stamp> {
-        self.minted(op_id).filter_map(|(dot, _)| self.stamps.get(&dot).copied()).max()
+        let mut dots: Vec<GlobalDot> = self.minted(op_id).map(|(dot, _)| dot).collect();
+        dots.sort_unstable_by_key(|(_, dot)| dot.counter);
+        if dots.len() > 1 && dots.last().is_some_and(|last| !self.stamps.contains_key(last)) {
+            return None;
+        }
+        dots.iter().filter_map(|dot| self.stamps.get(dot).copied()).max()
     }
 
     fn saw(&mut self, node: usize, incarnation: Incarnation, at: GlobalDot, op_id: Option<OpId>) -> Result<(), String> {

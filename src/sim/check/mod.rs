@@ -50,6 +50,11 @@ pub fn must_have_seen(world: &World, remove: &Call, add: &Call) -> bool {
         consistency if consistency.owners_only => usize::from(consistency.read.needed(world.plan.replicas)),
         _ => return false,
     };
+    // What found nothing to remove stands on another removal, which may be lost with the power later than this was answered.
+    let until_us = match &remove.receipt {
+        Some(receipt) if receipt.unchanged => u64::MAX,
+        _ => remove.ended_us,
+    };
     remove.end == End::Acked
         && add.end == End::Acked
         && add.ended_us < remove.begun_us
@@ -58,7 +63,7 @@ pub fn must_have_seen(world: &World, remove: &Call, add: &Call) -> bool {
         // A removal that was repeated is the earlier one's: judged when it was first tried, and so it is here.
         && remove.receipt.as_ref().is_some_and(|receipt| !receipt.duplicate)
         && !world.ghost.is_lost(remove.op_id())
-        && !world.ghost.forgot_between(add.begun_us, remove.ended_us)
+        && !world.ghost.forgot_between(add.begun_us, until_us)
 }
 
 /// The rows of every key, as its first owner holds them. All owners hold the same when this is asked.
