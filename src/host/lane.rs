@@ -237,7 +237,11 @@ impl Lane {
             result = result.and_then(|()| self.take_messages(now, from, messages, &mut turn, &mut out));
         }
         // What came while others of this thread had their turn counts before the clock does.
-        let mut input = first.or_else(|| self.inputs.try_recv().ok());
+        let mut input = match self.rest {
+            // The turn is long already; another frame would take the place of what is left of this one.
+            Some(_) => first,
+            None => first.or_else(|| self.inputs.try_recv().ok()),
+        };
         while result.is_ok()
             && !stop
             && let Some(next) = input.take()
