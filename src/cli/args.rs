@@ -2,6 +2,10 @@
 //! verbs say what it means.
 
 pub mod faults;
+pub mod keys;
+pub mod sim;
+pub mod start;
+pub mod tls;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -15,10 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::data::consistency::{Consistency, Level};
-use crate::data::decimal::Decimal;
 use crate::data::id::OpId;
-use crate::node::planted::Planted;
-use crate::sim::plan::Aim;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,9 +48,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Start a cluster of real node processes on this machine
-    Dev(DevArgs),
+    Dev(start::DevArgs),
     /// Run one node in the foreground
-    Node(NodeArgs),
+    Node(start::NodeArgs),
     /// Show how the nodes are: up, owning, behind, keeping hints
     Status(StatusArgs),
     /// Compare all rows between their owners, now, and show what was found
@@ -57,94 +58,22 @@ pub enum Verb {
     /// Hurt a running cluster on purpose: cut it apart, delay, pause, kill, wipe; and heal it
     Faults(faults::FaultsArgs),
     #[command(flatten)]
-    Keys(KeysVerb),
+    Keys(keys::KeysVerb),
     /// Write files, folders and NDJSON into the cluster
     Import(ImportArgs),
     /// Write every key as NDJSON to a file or the standard output
     Export(ExportArgs),
     /// Make and show the certificates of a cluster
-    Tls(TlsArgs),
+    Tls(tls::TlsArgs),
     /// Watch a cluster take real data, lose a node and come level again
-    Demo(DemoArgs),
+    Demo(start::DemoArgs),
     /// Run the real node code in a simulated world that tries to break it
-    Sim(SimArgs),
+    Sim(sim::SimArgs),
     /// Load a cluster, hurt it, check every answer (`tidewater bench --help`)
     #[command(disable_help_flag = true)]
     Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
-}
-
-/// The verbs that ask about one key or a few.
-#[derive(Debug, Subcommand)]
-pub enum KeysVerb {
-    /// Show where a key lives: slot, partition, owners and stand-ins
-    Where(WhereArgs),
-    /// Show what every node knows of a key: rows, hints, and what a delete row waits for
-    Explain(ExplainArgs),
-    /// Read a string
-    Get(GetArgs),
-    /// Write a string
-    #[command(visible_alias = "set")]
-    Put(PutArgs),
-    /// Delete keys, whatever they hold
-    Del(DelArgs),
-    /// Say whether a key is there (exit code 4: it is not)
-    Exists(KeyArgs),
-    /// Show how long a key has to live
-    Ttl(KeyArgs),
-    /// Set or clear the time a key has to live
-    Expire(ExpireArgs),
-    /// Add to a counter
-    Incr(IncrArgs),
-    /// Subtract from a counter
-    Decr(IncrArgs),
-    /// Add members to a set
-    Sadd(MembersArgs),
-    /// Remove members from a set
-    Srem(MembersArgs),
-    /// Show the members of a set
-    Smembers(KeyArgs),
-    /// Say which members are in a set (exit code 4: not all of them)
-    Sismember(MembersArgs),
-    /// Set fields of a hash
-    Hset(HsetArgs),
-    /// Read fields of a hash
-    Hget(FieldsArgs),
-    /// Show all fields of a hash
-    Hgetall(KeyArgs),
-    /// Remove fields of a hash
-    Hdel(FieldsArgs),
-    /// Read and write concurrent values with a causal context
-    Siblings(SiblingsArgs),
-    /// Read and set a flag; enabling wins over a concurrent disabling
-    Flag(FlagArgs),
-}
-
-impl KeysVerb {
-    /// How the request is to be made, whichever verb it is.
-    pub fn request(&self) -> &RequestArgs {
-        match self {
-            KeysVerb::Where(args) => &args.request,
-            KeysVerb::Explain(args) => &args.request,
-            KeysVerb::Get(args) => &args.request,
-            KeysVerb::Put(args) => &args.request,
-            KeysVerb::Del(args) => &args.request,
-            KeysVerb::Exists(args) | KeysVerb::Ttl(args) | KeysVerb::Smembers(args) | KeysVerb::Hgetall(args) => {
-                &args.request
-            }
-            KeysVerb::Expire(args) => &args.request,
-            KeysVerb::Incr(args) | KeysVerb::Decr(args) => &args.request,
-            KeysVerb::Sadd(args) | KeysVerb::Srem(args) | KeysVerb::Sismember(args) => &args.request,
-            KeysVerb::Hset(args) => &args.request,
-            KeysVerb::Hget(args) | KeysVerb::Hdel(args) => &args.request,
-            KeysVerb::Siblings(args) => match &args.verb {
-                SiblingsVerb::Get(args) => &args.request,
-                SiblingsVerb::Put(args) => &args.request,
-            },
-            KeysVerb::Flag(args) => &args.request,
-        }
-    }
 }
 
 /// Which cluster, by which certificate, and in which form to answer.
@@ -229,84 +158,6 @@ impl ConsistencyArgs {
     }
 }
 
-/// `tidewater dev`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater dev                               three nodes; redis-cli -p 7001 set a 1
-  tidewater dev --nodes 5 --zones 3           five nodes in three zones
-  tidewater dev --data /tmp/tide --resp-port 7101 --quic-port 9101 --http-port 8101
-  tidewater dev --allow-faults                nodes that `tidewater faults` may cut off, stop and kill
-  tidewater dev --restart 2                   from another terminal: start node 2 again after it was killed
-
-Ctrl-C stops all nodes in an orderly way. A node that is killed stays down until it is started
-again, by --restart or by its own command line `tidewater node --config DIR/nK/node.toml`.")]
-pub struct DevArgs {
-    /// How many nodes [default: 3, or what the data folder was made with]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub nodes: Option<u16>,
-    /// Where certificates, settings, stores and logs are kept
-    #[arg(long, value_name = "DIR", default_value = "./tidewater-data")]
-    pub data: PathBuf,
-    /// RESP port of the first node; the others count up [default: 7001]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub resp_port: Option<u16>,
-    /// QUIC port of the first node; the others count up [default: 9001]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub quic_port: Option<u16>,
-    /// HTTP port of the first node; the others count up [default: 8001]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub http_port: Option<u16>,
-    /// Owners of each key [default: 3, or as many as there are nodes]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=7))]
-    pub replicas: Option<u8>,
-    /// Spread the nodes over this many zones, turn by turn [default: 1]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub zones: Option<u16>,
-    /// Start node K again in a cluster that runs already, and return
-    #[arg(
-        long,
-        value_name = "K",
-        conflicts_with_all = ["nodes", "resp_port", "quic_port", "http_port", "replicas", "zones"],
-        value_parser = clap::value_parser!(u16).range(1..=64)
-    )]
-    pub restart: Option<u16>,
-    /// Let `tidewater faults` hurt the nodes that are started now
-    #[arg(long)]
-    pub allow_faults: bool,
-    /// How long to wait until every node is ready
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub ready_timeout: Duration,
-}
-
-/// `tidewater node`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater node --config /etc/tidewater/node.toml
-  tidewater node --config node.toml --check
-  tidewater node --config node.toml --set memory=1GiB --set swim.probe_period=500ms
-
-Every setting may also be given in the environment: TIDEWATER_MEMORY=1GiB, or, with two underscores
-for the dot, TIDEWATER_SWIM__PROBE_PERIOD=500ms. --set wins over it, and it over the file.")]
-pub struct NodeArgs {
-    /// The settings; deploy/node.toml tells them all
-    #[arg(long, value_name = "FILE", env = "TIDEWATER_CONFIG")]
-    pub config: PathBuf,
-    /// Give one setting another value, as name=value or section.name=value
-    #[arg(long = "set", value_name = "NAME=VALUE")]
-    pub overrides: Vec<String>,
-    /// Let every client hurt this node on purpose (`tidewater faults`); the same as --set allow_faults=true
-    #[arg(long)]
-    pub allow_faults: bool,
-    /// Judge the settings, print what they mean and stop
-    #[arg(long, conflicts_with = "probe")]
-    pub check: bool,
-    /// Say whether the node of these settings is open on this machine (exit code 0: it is; 1: it is not)
-    #[arg(long)]
-    pub probe: bool,
-}
-
 /// `tidewater status`
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -350,257 +201,6 @@ pub enum StatusWait {
     Up,
     /// Every member answers, no hints are pending and nobody lacks anything
     Level,
-}
-
-/// A verb with just a key.
-#[derive(Args, Clone, Debug)]
-pub struct KeyArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-fn planted(name: &str) -> Result<Planted, String> {
-    let names: Vec<&str> = Planted::ALL.into_iter().map(Planted::name).collect();
-    let found = Planted::ALL.into_iter().find(|planted| planted.name() == name);
-    found.ok_or_else(|| format!("there is no such bug; there are: {}", names.join(", ")))
-}
-
-fn aim(name: &str) -> Result<Aim, String> {
-    let names: Vec<&str> = Aim::ALL.into_iter().map(Aim::name).collect();
-    let found = Aim::ALL.into_iter().find(|aim| aim.name() == name);
-    found.ok_or_else(|| format!("there are no such worlds; there are: {}", names.join(", ")))
-}
-
-/// `tidewater where KEY`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater where user:17
-  tidewater where '{cart}:17' --output json      keys with one {tag} live together")]
-pub struct WhereArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater explain KEY`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater explain user:17
-  tidewater explain user:17 --output json | jq '.nodes[].rows'
-
-A delete row is kept until no older write of the key can come any more; explain names the node that
-it waits for.")]
-pub struct ExplainArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater get KEY`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater get greeting
-  tidewater get greeting --read one              the nearest copy
-  tidewater get greeting --read all --explain    every owner, and who disagreed
-  tidewater get picture --raw > picture.png
-
-Exit code 4 says that the key is not there.")]
-pub struct GetArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    /// Print the bytes as they are, with no line end
-    #[arg(long, conflicts_with = "output")]
-    pub raw: bool,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater put KEY VALUE`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater put greeting hello
-  tidewater put greeting hello --write all --durable quorum --explain
-  tidewater put session:9 token --expire 30m
-  tidewater put picture --file picture.png       a value from a file; - is the standard input
-  tidewater put leader n1 --if-absent            best effort: two writers may both win")]
-pub struct PutArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    #[arg(
-        value_name = "VALUE",
-        value_parser = bytes(),
-        allow_hyphen_values = true,
-        required_unless_present = "file",
-        conflicts_with = "file"
-    )]
-    pub value: Option<Bytes>,
-    /// Take the value from a file; - is the standard input
-    #[arg(long, value_name = "PATH")]
-    pub file: Option<PathBuf>,
-    /// Let the value live this long, as 90s, 15m, 12h or 7d
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub expire: Option<Duration>,
-    /// Keep the deadline that the key has
-    #[arg(long, conflicts_with = "expire")]
-    pub keep_ttl: bool,
-    /// Write only when the key is not there (best effort)
-    #[arg(long, conflicts_with = "if_present")]
-    pub if_absent: bool,
-    /// Write only when the key is there (best effort)
-    #[arg(long)]
-    pub if_present: bool,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater del KEY...`
-#[derive(Args, Clone, Debug)]
-pub struct DelArgs {
-    #[arg(value_name = "KEY", value_parser = bytes(), required = true)]
-    pub keys: Vec<Bytes>,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater expire KEY TIME`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater expire session:9 30m
-  tidewater expire session:9 --never")]
-pub struct ExpireArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    /// From now, as 90s, 15m, 12h or 7d
-    #[arg(value_name = "TIME", value_parser = duration, required_unless_present = "never", conflicts_with = "never")]
-    pub after: Option<Duration>,
-    /// Let it live for ever
-    #[arg(long)]
-    pub never: bool,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater incr KEY [BY]`, `tidewater decr KEY [BY]`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater incr visits
-  tidewater incr visits 10
-  tidewater incr weight 0.25
-  tidewater decr stock 3 --write all")]
-pub struct IncrArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    /// By how much: an integer or a decimal number
-    #[arg(value_name = "BY", default_value = "1", value_parser = decimal, allow_negative_numbers = true)]
-    pub by: Decimal,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater sadd KEY MEMBER...` and its kin
-#[derive(Args, Clone, Debug)]
-pub struct MembersArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    #[arg(value_name = "MEMBER", value_parser = bytes(), required = true)]
-    pub members: Vec<Bytes>,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater hset KEY FIELD VALUE...`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater hset user:17 name Ada born 1815
-  tidewater hset user:17 name Ada --if-absent")]
-pub struct HsetArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    /// Fields and values in turn
-    #[arg(value_name = "FIELD VALUE", value_parser = bytes(), required = true, num_args = 2..)]
-    pub pairs: Vec<Bytes>,
-    /// Leave a field that is there (best effort)
-    #[arg(long)]
-    pub if_absent: bool,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater hget KEY FIELD...`, `tidewater hdel KEY FIELD...`
-#[derive(Args, Clone, Debug)]
-pub struct FieldsArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    #[arg(value_name = "FIELD", value_parser = bytes(), required = true)]
-    pub fields: Vec<Bytes>,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater siblings get|put`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater siblings get cart                          the values, and a context
-  tidewater siblings put cart '[1,2]' --context CTX    replaces just the values that context saw
-  tidewater siblings put cart '[3]'                    replaces nothing: adds a sibling")]
-pub struct SiblingsArgs {
-    #[command(subcommand)]
-    pub verb: SiblingsVerb,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub enum SiblingsVerb {
-    /// Show the concurrent values and the context to write with
-    Get(KeyArgs),
-    /// Write one value in place of those that the context saw
-    Put(SiblingsPutArgs),
-}
-
-#[derive(Args, Clone, Debug)]
-pub struct SiblingsPutArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    #[arg(value_name = "VALUE", value_parser = bytes(), allow_hyphen_values = true)]
-    pub value: Bytes,
-    /// The context that an earlier get printed (hexadecimal)
-    #[arg(long, value_name = "CTX", value_parser = hexadecimal)]
-    pub context: Option<Bytes>,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater flag KEY [on|off]`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater flag maintenance          prints on or off
-  tidewater flag maintenance on")]
-pub struct FlagArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    /// The new state; absent: show it
-    #[arg(value_enum, value_name = "STATE")]
-    pub state: Option<FlagState>,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FlagState {
-    On,
-    Off,
 }
 
 /// `tidewater import PATH...`
@@ -664,165 +264,6 @@ pub struct ExportArgs {
     pub request: RequestArgs,
 }
 
-/// `tidewater tls`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater tls init --dir ca --cluster shop
-  tidewater tls issue --dir ca --name n1 --role node --host n1.example.net
-  tidewater tls issue --dir ca --name client --role client
-  tidewater tls show --dir ca
-
-Keep ca.key away from the nodes: whoever has it can make members of this cluster.")]
-pub struct TlsArgs {
-    #[command(subcommand)]
-    pub verb: TlsVerb,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub enum TlsVerb {
-    /// Make the authority of a new cluster: ca.crt and ca.key
-    Init(TlsInitArgs),
-    /// Issue a certificate for a node or a client: NAME.crt and NAME.key
-    Issue(TlsIssueArgs),
-    /// Show the certificates of a folder: names, roles and when they end
-    Show(TlsShowArgs),
-}
-
-#[derive(Args, Clone, Debug)]
-pub struct TlsInitArgs {
-    /// Where ca.crt and ca.key are written
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
-    /// The cluster's name; certificates of another name are refused
-    #[arg(long, value_name = "NAME")]
-    pub cluster: String,
-    /// How many days the authority lasts
-    #[arg(long, value_name = "COUNT", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
-    pub days: u32,
-}
-
-#[derive(Args, Clone, Debug)]
-pub struct TlsIssueArgs {
-    /// The folder that holds ca.crt and ca.key
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
-    /// The node's name as in node.toml, or the client's
-    #[arg(long, value_name = "NAME")]
-    pub name: String,
-    /// What the certificate is for
-    #[arg(long, value_enum, value_name = "ROLE")]
-    pub role: TlsRole,
-    /// A host name or address at which Redis clients reach the node over TLS; may be repeated
-    #[arg(long = "host", value_name = "HOST")]
-    pub hosts: Vec<String>,
-    /// Where NAME.crt, NAME.key and a copy of ca.crt are written [default: --dir]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// How many days it lasts
-    #[arg(long, value_name = "COUNT", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=36500))]
-    pub days: u32,
-    /// Replace a certificate of this name
-    #[arg(long)]
-    pub force: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TlsRole {
-    Node,
-    Client,
-}
-
-#[derive(Args, Clone, Debug)]
-pub struct TlsShowArgs {
-    #[arg(long, value_name = "DIR", default_value = "./tidewater-data/tls")]
-    pub dir: PathBuf,
-    /// The form of what is printed
-    #[arg(long, value_enum, value_name = "FORM", default_value = "text")]
-    pub output: Output,
-}
-
-/// `tidewater demo`
-#[derive(Args, Clone, Debug)]
-pub struct DemoArgs {
-    /// Where the demo's cluster is kept
-    #[arg(long, value_name = "DIR", default_value = "./tidewater-demo")]
-    pub data: PathBuf,
-    /// Files and folders to import [default: the sources of the crates in the local cargo registry]
-    #[arg(long = "from", value_name = "PATH")]
-    pub from: Vec<PathBuf>,
-    /// Import at most this many files
-    #[arg(long, value_name = "COUNT", default_value_t = 4000)]
-    pub files: u32,
-    /// RESP port of the first node
-    #[arg(long, value_name = "PORT", default_value_t = 7401)]
-    pub resp_port: u16,
-    /// QUIC port of the first node
-    #[arg(long, value_name = "PORT", default_value_t = 9401)]
-    pub quic_port: u16,
-    /// HTTP port of the first node
-    #[arg(long, value_name = "PORT", default_value_t = 8401)]
-    pub http_port: u16,
-    /// Keep the data folder when done
-    #[arg(long)]
-    pub keep: bool,
-}
-
-/// `tidewater sim`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater sim                            the seeds 0 to 99, on all cores
-  tidewater sim --seeds 0..10000 --jobs 2
-  tidewater sim --seed 4711                one seed: its verdict, and the hash of its trace
-  tidewater sim --seed 4711 --trace        the same, with one line for each event
-  tidewater sim --seed 4711 --shrink       look for a smaller world that fails the same way
-
-A seed holds a whole cluster, its clients and every fault. The same seed gives the same trace on
-every machine. Exit code 1: a promise was broken, or a range of 1,000 seeds and more never met
-some fault or rare path.")]
-pub struct SimArgs {
-    /// Run this seed alone
-    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "jobs"])]
-    pub seed: Option<u64>,
-    /// Run the seeds from A up to, but not with, B
-    #[arg(long, value_name = "A..B", default_value = "0..100", value_parser = seeds)]
-    pub seeds: std::ops::Range<u64>,
-    /// How many seeds at a time [default: one for each core]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub jobs: Option<u16>,
-    /// End with the first seed that breaks a promise
-    #[arg(long, conflicts_with = "seed")]
-    pub first: bool,
-    /// Print a line for each event
-    #[arg(long, requires = "seed")]
-    pub trace: bool,
-    /// Look for a smaller world that fails the same way
-    #[arg(long, requires = "seed")]
-    pub shrink: bool,
-    /// Worlds to try at most for --shrink
-    #[arg(long, value_name = "COUNT", default_value_t = 500, requires = "shrink")]
-    pub tries: u64,
-    /// Which worlds: usual (anything), or one thing all the time: full_syncs, hints, removals, old_disks, lost_sources, retries or
-    /// absences
-    #[arg(long, value_name = "WORLDS", default_value = "usual", value_parser = aim)]
-    pub aim: Aim,
-    /// Break one rule of the nodes on purpose, to see whether it is seen: a name of those that an unknown one lists
-    #[arg(long, value_name = "BUG", value_parser = planted)]
-    pub plant: Option<Planted>,
-    /// How long trouble lasts before all is healed, in simulated time, up to 10m
-    #[arg(long, value_name = "TIME", default_value = "8s", value_parser = hurt)]
-    pub hurt: Duration,
-    /// The form of what is printed
-    #[arg(long, value_enum, value_name = "FORM", default_value = "text")]
-    pub output: Output,
-}
-
-impl SimArgs {
-    /// What `--hurt` is when nothing else is said.
-    pub const HURT: Duration = Duration::from_secs(8);
-}
-
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// For tidewater-bench, as they are
@@ -845,28 +286,6 @@ pub struct CompletionsArgs {
 /// Any bytes that an argument may hold, text or not.
 fn bytes() -> impl TypedValueParser<Value = Bytes> {
     OsStringValueParser::new().map(|text: OsString| Bytes::from(text.into_vec()))
-}
-
-/// Reads `0..10000`: at least one seed, at most ten million.
-fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
-    let wrong = || format!("'{text}' is not a range of seeds: use A..B with A below B, as 0..10000");
-    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
-    let (from, to): (u64, u64) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
-    match to.checked_sub(from) {
-        None | Some(0) => Err(wrong()),
-        Some(count) if count > 10_000_000 => Err(format!("'{text}' are {count} seeds: use at most 10000000 at a time")),
-        Some(_) => Ok(from..to),
-    }
-}
-
-/// A time of trouble: 100 ms to 10 minutes.
-fn hurt(text: &str) -> Result<Duration, String> {
-    let time = duration(text)?;
-    if (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&time) {
-        Ok(time)
-    } else {
-        Err(format!("'{text}' is not between 100ms and 10m"))
-    }
 }
 
 /// Reads `250us`, `500ms`, `2s`, `1m`, `12h`, `7d`; `0` needs no unit.
@@ -912,22 +331,8 @@ pub fn host_port(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn decimal(text: &str) -> Result<Decimal, String> {
-    Decimal::parse(text.as_bytes())
-        .ok_or_else(|| format!("'{text}' is not a number: use an integer or a decimal number"))
-}
-
 fn op_id(text: &str) -> Result<OpId, String> {
     OpId::parse(text).ok_or_else(|| format!("'{text}' is not a version 7 UUID"))
-}
-
-fn hexadecimal(text: &str) -> Result<Bytes, String> {
-    let wrong = || format!("'{text}' is not a context: give the hexadecimal digits that `siblings get` printed");
-    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(wrong());
-    }
-    let pairs = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| wrong()));
-    pairs.collect::<Result<Vec<u8>, String>>().map(Bytes::from)
 }
 
 #[cfg(test)]
@@ -935,6 +340,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::data::decimal::Decimal;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())
@@ -991,7 +397,7 @@ mod tests {
     #[test]
     fn several_addresses_and_negative_numbers_are_fine() {
         let cli = parse("tidewater incr k -5 --connect a:1,[::1]:2 --connect 10.0.0.1:3").expect("fine");
-        let Verb::Keys(KeysVerb::Incr(args)) = cli.verb else { panic!("incr") };
+        let Verb::Keys(keys::KeysVerb::Incr(args)) = cli.verb else { panic!("incr") };
         assert_eq!(args.by, Decimal::from_integer(-5));
         assert_eq!(args.request.connect.connect, ["a:1", "[::1]:2", "10.0.0.1:3"]);
     }

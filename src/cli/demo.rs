@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::args::DemoArgs;
+use super::args::start::DemoArgs;
 use super::dev::{StopSignals, own_program};
 use super::local::{LocalCluster, LocalEvent, Wish};
 use super::process::Signal;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
-use super::args::DevArgs;
+use super::args::start::DevArgs;
 use super::local::{LocalCluster, LocalEvent, Wish, restart, restart_command};
 use super::{CliError, print};
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::args::{ExplainArgs, Output};
+use super::args::Output;
+use super::args::keys::ExplainArgs;
 use super::render::{self, columns, json_bytes, text};
 use super::status::held_by;
 use super::{CliError, EXIT_FAILED, print};

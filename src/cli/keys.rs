@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::args::{
+use super::args::keys::{
     DelArgs, ExpireArgs, FieldsArgs, FlagArgs, FlagState, GetArgs, HsetArgs, IncrArgs, KeyArgs, KeysVerb, MembersArgs,
-    Output, PutArgs, RequestArgs, SiblingsPutArgs, SiblingsVerb, WhereArgs,
+    PutArgs, SiblingsPutArgs, SiblingsVerb, WhereArgs,
 };
+use super::args::{Output, RequestArgs};
 use super::render::{self, Names, columns, json_bytes, text};
 use super::{CliError, EXIT_ABSENT, connect, print};
 use crate::client::{Answer, Client};

@@ -14,7 +14,7 @@ use crate::host::options::NodeConfig;
 use crate::host::{Host, clock};
 use crate::net::tls::{Identity, TlsAcceptor, TlsStream, resp_server_config};
 
-use super::args::NodeArgs;
+use super::args::start::NodeArgs;
 use super::config::{self, Loaded};
 use super::dev::StopSignals;
 use super::process::ReadyFile;

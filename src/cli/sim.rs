@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::args::{Output, SimArgs};
+use super::args::Output;
+use super::args::sim::SimArgs;
 use super::progress::Progress;
 use super::render::{self, columns};
 use super::{CliError, EXIT_FAILED, print};

@@ -16,7 +16,8 @@ use serde_json::json;
 use crate::host::clock;
 use crate::net::tls::{ClusterAuthority, Identity, Role, write_certificate, write_key};
 
-use super::args::{Output, TlsArgs, TlsInitArgs, TlsIssueArgs, TlsRole, TlsShowArgs, TlsVerb};
+use super::args::Output;
+use super::args::tls::{TlsArgs, TlsInitArgs, TlsIssueArgs, TlsRole, TlsShowArgs, TlsVerb};
 use super::{CliError, EXIT_FAILED, print};
 
 pub fn run(args: TlsArgs) -> Result<ExitCode, CliError> {

@@ -308,7 +308,12 @@ impl Lane {
                 let refusal = Refusal::Busy { cause: DISK_LOW.to_string() };
                 refuse_message(&self.common.name, refusal, from, message, out);
             } else {
-                self.shard.handle(now, Input::Message { from, message }, turn, out)?;
+                let result = self.shard.handle(now, Input::Message { from, message }, turn, out);
+                if result.is_err() {
+                    // They are told in the next turn that the store failed, rather than left to their deadlines.
+                    self.rest = Some((from, messages));
+                    return result;
+                }
             }
             if self.is_long(turn) && messages.len() > 0 {
                 self.rest = Some((from, messages));

@@ -28,7 +28,8 @@ use crate::storage::{Space, StoreError};
 use crate::wire::codec;
 use crate::wire::message::Scope;
 
-use super::{PartitionState, Replica, Turn, decode, get_row, tagged, upper_bound};
+use super::keys::{tagged, upper_bound};
+use super::{PartitionState, Replica, Turn, decode, get_row};
 
 /// Notes, or rows of one key, that one step looks at.
 const STEP_MAX: usize = 256;

@@ -9,7 +9,8 @@ use crate::node::coordinator::digest_bytes;
 use crate::storage::{Space, StoreError};
 use crate::wire::codec;
 
-use super::{PartitionState, Replica, Turn, corrupt, decode, log_range, tagged, upper_bound};
+use super::keys::{log_range, tagged, upper_bound};
+use super::{PartitionState, Replica, Turn, corrupt, decode};
 
 /// A piece of a partition, summed up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,9 @@
 
 pub mod collect;
 pub mod digest;
+mod keys;
 pub mod kinds;
+mod read;
 pub mod recent;
 pub mod sync;
 
@@ -34,15 +36,16 @@ use crate::data::context::Context;
 use crate::data::id::{Dot, Incarnation, OpId, Partition, mix64};
 use crate::data::mutation::{Delta, Effect, Mutation, apply};
 use crate::data::op::Key;
-use crate::data::path::{Component, Path, field_prefix, key_prefix, parse_row_key, row_key};
+use crate::data::path::{Component, Path, key_prefix, row_key};
 use crate::data::row::{Put, Row};
 use crate::node::planted::Planted;
 use crate::ring::slot;
 use crate::storage::{Overlay, Space, Storage, StoreError};
 use crate::wire::codec;
-use crate::wire::message::{GLANCE, Scope};
 
-use kinds::{Kinds, Mask};
+pub use keys::upper_bound;
+use keys::{checkpoint_key, dead_key, dead_range, log_key, log_range, op_key, parse_dot, parse_log_key};
+use kinds::Kinds;
 use recent::{Known, RecentOps};
 
 /// The store as one turn sees it: its own uncommitted writes included.
@@ -50,8 +53,6 @@ pub type Turn<'a> = Overlay<'a, dyn Storage + 'a>;
 
 /// Stored messages are our own: the bound is there against damage, not against people.
 const STORED_BYTES_MAX: usize = 64 << 20;
-/// An object of up to this many rows is read in one walk, whatever is asked of it.
-const SMALL_ROWS: usize = 8;
 
 /// What a replica keeps of one partition in memory.
 #[derive(Clone, Debug)]
@@ -676,41 +677,6 @@ impl Replica {
         self.kinds.get(key).is_some_and(|mask| mask.is_only(Component::Register))
     }
 
-    /// Which components of a key may have rows: none that has is left out.
-    pub fn mask(&mut self, turn: &Turn, key: &Key) -> Result<Mask, StoreError> {
-        if let Some(mask) = self.kinds.get(key) {
-            return Ok(mask);
-        }
-        let partition = self.partition_of(key);
-        let prefix = key_prefix(partition, key);
-        let mut mask = Mask::default();
-        let mut next = Component::Register as u8;
-        let end = after_components(&prefix);
-        // Most objects are small, and a step of a walk costs less than the beginning of another one.
-        let mut ended = false;
-        while !ended {
-            let (mut steps, mut unknown) = (0, false);
-            ended = true;
-            turn.scan(Space::Rows, &component_start(&prefix, next), &end, &mut |at, _| {
-                steps += 1;
-                let component = at.get(prefix.len()).copied().and_then(Component::from_byte);
-                let Some(component) = component else {
-                    unknown = true;
-                    return false;
-                };
-                mask.add(component);
-                next = component as u8 + 1;
-                ended = steps < SMALL_ROWS;
-                ended
-            })?;
-            if unknown {
-                return Err(corrupt("a row key"));
-            }
-        }
-        self.kinds.remember(key, mask);
-        Ok(mask)
-    }
-
     /// What is to be compared with [`Replica::is_unchanged`] later.
     pub fn rows_version(&mut self, turn: &Turn, partition: Partition) -> Result<u64, StoreError> {
         Ok(self.state(turn, partition)?.rows_version)
@@ -721,127 +687,6 @@ impl Replica {
         let partition = self.partition_of(key);
         let same = self.state(turn, partition)?.rows_version == version;
         Ok(same && !turn.touches(Space::Rows, &key_prefix(partition, key)))
-    }
-
-    /// The rows of a scope, in order.
-    pub fn read(&mut self, turn: &Turn, key: &Key, scope: &Scope) -> Result<Vec<(Path, Row)>, StoreError> {
-        let partition = self.partition_of(key);
-        let prefix = key_prefix(partition, key);
-        let known = self.kinds.get(key);
-        if known.is_none()
-            && let Some(rows) = self.read_small(turn, key, &prefix, scope)?
-        {
-            return Ok(rows);
-        }
-        let mask = match known {
-            Some(mask) => mask,
-            None => self.mask(turn, key)?,
-        };
-        let mut rows = Vec::new();
-        if mask.is_empty() {
-            return Ok(rows);
-        }
-        match scope {
-            Scope::Text if mask.is_only(Component::Register) => {
-                point(turn, &prefix, Path::new(Component::Register, Bytes::new()), &mut rows)?;
-            }
-            Scope::Text => {
-                if mask.has_any(&[Component::Register, Component::Counter, Component::Retry, Component::Deadline]) {
-                    range(turn, &prefix, Component::Register, Component::Retry, &mut rows)?;
-                }
-            }
-            Scope::Glance => {
-                for component in Component::ALL.into_iter().filter(|component| mask.has_any(&[*component])) {
-                    let from = component_start(&prefix, component as u8);
-                    let to = component_start(&prefix, component as u8 + 1);
-                    collect(turn, &from, &to, GLANCE, &mut rows)?;
-                }
-            }
-            Scope::Everything => range(turn, &prefix, Component::Register, Component::Member, &mut rows)?,
-            Scope::Flag | Scope::Siblings | Scope::AllFields | Scope::AllMembers => {
-                let (component, last) = match scope {
-                    Scope::Flag => (Component::Flag, Component::Flag),
-                    Scope::Siblings => (Component::Sibling, Component::Sibling),
-                    Scope::AllFields => (Component::Field, Component::FieldRetry),
-                    _ => (Component::Member, Component::Member),
-                };
-                self.deadlines(turn, &prefix, mask, &mut rows)?;
-                range(turn, &prefix, component, last, &mut rows)?;
-            }
-            Scope::Members(members) => {
-                self.deadlines(turn, &prefix, mask, &mut rows)?;
-                if mask.has_any(&[Component::Member]) {
-                    for member in members {
-                        point(turn, &prefix, Path::new(Component::Member, member.clone()), &mut rows)?;
-                    }
-                }
-            }
-            Scope::Fields(fields) => {
-                self.deadlines(turn, &prefix, mask, &mut rows)?;
-                for field in fields {
-                    if mask.has_any(&[Component::Field]) {
-                        point(turn, &prefix, Path::new(Component::Field, field.clone()), &mut rows)?;
-                    }
-                    for component in [Component::FieldCounter, Component::FieldRetry] {
-                        if mask.has_any(&[component]) {
-                            let mut from = component_start(&prefix, component as u8);
-                            from.extend_from_slice(&field_prefix(field));
-                            let to = upper_bound(&from);
-                            collect(turn, &from, &to, usize::MAX, &mut rows)?;
-                        }
-                    }
-                }
-            }
-        }
-        // A row that one replica counts to the scope and another does not would be taken for removed there.
-        debug_assert!(rows.iter().all(|(path, _)| scope.covers(path)), "{scope:?} does not cover {rows:?}");
-        rows.sort_by(|(one, _), (two, _)| one.cmp(two));
-        rows.dedup_by(|(one, _), (two, _)| one == two);
-        Ok(rows)
-    }
-
-    /// The rows of a scope of an object that is not remembered, if it is small: one walk over all its rows finds them and what kinds
-    /// there are. `None`: it is large.
-    fn read_small(
-        &mut self,
-        turn: &Turn,
-        key: &Key,
-        prefix: &[u8],
-        scope: &Scope,
-    ) -> Result<Option<Vec<(Path, Row)>>, StoreError> {
-        let from = component_start(prefix, Component::Register as u8);
-        let (mut mask, mut count, mut rows, mut damaged) = (Mask::default(), 0, Vec::new(), None);
-        turn.scan(Space::Rows, &from, &after_components(prefix), &mut |at, value| {
-            count += 1;
-            let Some((_, _, _, path)) = parse_row_key(at) else {
-                damaged = Some(corrupt("a row key"));
-                return false;
-            };
-            mask.add(path.component);
-            if scope.covers(&path) {
-                match decode::<Row>(value, "a row") {
-                    Ok(row) => rows.push((path, row)),
-                    Err(error) => damaged = Some(error),
-                }
-            }
-            damaged.is_none() && count <= SMALL_ROWS
-        })?;
-        if let Some(error) = damaged {
-            return Err(error);
-        }
-        if count > SMALL_ROWS {
-            return Ok(None);
-        }
-        self.kinds.remember(key, mask);
-        rows.sort_by(|(one, _), (two, _)| one.cmp(two));
-        Ok(Some(rows))
-    }
-
-    fn deadlines(&self, turn: &Turn, prefix: &[u8], mask: Mask, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
-        if mask.has_any(&[Component::Deadline]) {
-            range(turn, prefix, Component::Deadline, Component::Deadline, rows)?;
-        }
-        Ok(())
     }
 
     pub fn partitions_loaded(&self) -> impl Iterator<Item = (Partition, &PartitionState)> {
@@ -889,47 +734,6 @@ impl Replica {
     }
 }
 
-fn point(turn: &Turn, prefix: &[u8], path: Path, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
-    if let Some(row) = get_row(turn, &row_key(prefix, &path))? {
-        rows.push((path, row));
-    }
-    Ok(())
-}
-
-fn range(
-    turn: &Turn,
-    prefix: &[u8],
-    first: Component,
-    last: Component,
-    rows: &mut Vec<(Path, Row)>,
-) -> Result<(), StoreError> {
-    collect(turn, &component_start(prefix, first as u8), &component_start(prefix, last as u8 + 1), usize::MAX, rows)
-}
-
-fn collect(turn: &Turn, from: &[u8], to: &[u8], limit: usize, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
-    let mut damaged = None;
-    let mut left = limit;
-    turn.scan(Space::Rows, from, to, &mut |key, value| match (parse_row_key(key), decode::<Row>(value, "a row")) {
-        (Some((_, _, _, path)), Ok(row)) => {
-            rows.push((path, row));
-            left -= 1;
-            left > 0
-        }
-        (None, _) => {
-            damaged = Some(corrupt("a row key"));
-            false
-        }
-        (_, Err(error)) => {
-            damaged = Some(error);
-            false
-        }
-    })?;
-    match damaged {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
-}
-
 pub(super) fn get_row(turn: &Turn, at: &[u8]) -> Result<Option<Row>, StoreError> {
     match turn.get(Space::Rows, at)? {
         Some(bytes) => decode(&bytes, "a row").map(Some),
@@ -944,85 +748,6 @@ pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &'stati
 
 pub(super) fn corrupt(what: &'static str) -> StoreError {
     StoreError::Corrupt { doing: "reading the store", message: format!("{what} is malformed") }
-}
-
-pub(super) fn component_start(prefix: &[u8], component: u8) -> Vec<u8> {
-    let mut key = Vec::with_capacity(prefix.len() + 1);
-    key.extend_from_slice(prefix);
-    key.push(component);
-    key
-}
-
-fn after_components(prefix: &[u8]) -> Vec<u8> {
-    component_start(prefix, u8::MAX)
-}
-
-/// The least key that is above everything beginning with `prefix`.
-pub fn upper_bound(prefix: &[u8]) -> Vec<u8> {
-    let mut bound = prefix.to_vec();
-    while let Some(last) = bound.pop() {
-        if last < u8::MAX {
-            bound.push(last + 1);
-            return bound;
-        }
-    }
-    vec![u8::MAX; prefix.len() + 1]
-}
-
-fn tagged(tag: u8, partition: Partition) -> Vec<u8> {
-    let mut key = Vec::with_capacity(20);
-    key.push(tag);
-    key.extend_from_slice(&partition.0.to_be_bytes());
-    key
-}
-
-fn checkpoint_key(partition: Partition) -> Vec<u8> {
-    tagged(b's', partition)
-}
-
-fn dot_bytes(dot: Dot) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&dot.incarnation.0.to_be_bytes());
-    bytes[8..].copy_from_slice(&dot.counter.to_be_bytes());
-    bytes
-}
-
-fn parse_dot(bytes: &[u8]) -> Option<Dot> {
-    Some(Dot {
-        incarnation: Incarnation(u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?)),
-        counter: u64::from_be_bytes(bytes.get(8..16)?.try_into().ok()?),
-    })
-}
-
-pub(super) fn dead_key(partition: Partition, dot: Dot) -> Vec<u8> {
-    let mut key = tagged(b'd', partition);
-    key.extend_from_slice(&dot_bytes(dot));
-    key
-}
-
-fn dead_range(partition: Partition) -> (Vec<u8>, Vec<u8>) {
-    let from = tagged(b'd', partition);
-    let to = upper_bound(&from);
-    (from, to)
-}
-
-pub(super) fn op_key(partition: Partition, op_id: OpId) -> Vec<u8> {
-    let mut key = tagged(b'o', partition);
-    key.extend_from_slice(&op_id.0);
-    key
-}
-
-pub(super) fn log_key(partition: Partition, dot: Dot) -> Vec<u8> {
-    let mut key = Vec::with_capacity(18);
-    key.extend_from_slice(&partition.0.to_be_bytes());
-    key.extend_from_slice(&dot_bytes(dot));
-    key
-}
-
-pub(super) fn log_range(partition: Partition) -> (Vec<u8>, Vec<u8>) {
-    let from = partition.0.to_be_bytes().to_vec();
-    let to = upper_bound(&from);
-    (from, to)
 }
 
 /// What a log entry says: where, which dot, which operation. For whoever explains or checks a store from outside.
@@ -1042,8 +767,4 @@ pub fn inspect_checkpoint(key: &[u8], value: &[u8]) -> Option<(Partition, Hlc, b
 /// What a store knows of a partition, read as it is at a start. For whoever explains or checks a store from outside.
 pub fn inspect(store: &dyn Storage, partition: Partition) -> Result<PartitionState, StoreError> {
     Replica::new(Incarnation(0), 0).load(&Turn::new(store), partition)
-}
-
-pub(super) fn parse_log_key(key: &[u8]) -> Option<Dot> {
-    parse_dot(key.get(2..18)?)
 }

@@ -20,7 +20,8 @@ use crate::storage::{Space, StoreError};
 use crate::wire::codec;
 use crate::wire::message::{LogRow, RepairRow};
 
-use super::{LogEntry, Replica, Turn, corrupt, dead_key, decode, get_row, log_key, log_range, upper_bound};
+use super::keys::{dead_key, log_key, log_range, upper_bound};
+use super::{LogEntry, Replica, Turn, corrupt, decode, get_row};
 
 /// Up to here single deletes are cheaper for the store than a range.
 const POINT_DELETES_MAX: u64 = 16;

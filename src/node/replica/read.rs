@@ -1,0 +1,214 @@
+//! Reading: which kinds of rows a key has, and the rows of a scope of it, in as few steps through the store as may be.
+
+use bytes::Bytes;
+
+use super::keys::{after_components, component_start, upper_bound};
+use super::kinds::Mask;
+use super::{Replica, Turn, corrupt, decode, get_row};
+use crate::data::op::Key;
+use crate::data::path::{Component, Path, field_prefix, key_prefix, parse_row_key, row_key};
+use crate::data::row::Row;
+use crate::storage::{Space, StoreError};
+use crate::wire::message::{GLANCE, Scope};
+
+/// An object of up to this many rows is read in one walk, whatever is asked of it.
+const SMALL_ROWS: usize = 8;
+
+impl Replica {
+    /// Which components of a key may have rows: none that has is left out.
+    pub fn mask(&mut self, turn: &Turn, key: &Key) -> Result<Mask, StoreError> {
+        if let Some(mask) = self.kinds.get(key) {
+            return Ok(mask);
+        }
+        let partition = self.partition_of(key);
+        let prefix = key_prefix(partition, key);
+        let mut mask = Mask::default();
+        let mut next = Component::Register as u8;
+        let end = after_components(&prefix);
+        // Most objects are small, and a step of a walk costs less than the beginning of another one.
+        let mut ended = false;
+        while !ended {
+            let (mut steps, mut unknown) = (0, false);
+            ended = true;
+            turn.scan(Space::Rows, &component_start(&prefix, next), &end, &mut |at, _| {
+                steps += 1;
+                let component = at.get(prefix.len()).copied().and_then(Component::from_byte);
+                let Some(component) = component else {
+                    unknown = true;
+                    return false;
+                };
+                mask.add(component);
+                next = component as u8 + 1;
+                ended = steps < SMALL_ROWS;
+                ended
+            })?;
+            if unknown {
+                return Err(corrupt("a row key"));
+            }
+        }
+        self.kinds.remember(key, mask);
+        Ok(mask)
+    }
+
+    /// The rows of a scope, in order.
+    pub fn read(&mut self, turn: &Turn, key: &Key, scope: &Scope) -> Result<Vec<(Path, Row)>, StoreError> {
+        let partition = self.partition_of(key);
+        let prefix = key_prefix(partition, key);
+        let known = self.kinds.get(key);
+        if known.is_none()
+            && let Some(rows) = self.read_small(turn, key, &prefix, scope)?
+        {
+            return Ok(rows);
+        }
+        let mask = match known {
+            Some(mask) => mask,
+            None => self.mask(turn, key)?,
+        };
+        let mut rows = Vec::new();
+        if mask.is_empty() {
+            return Ok(rows);
+        }
+        match scope {
+            Scope::Text if mask.is_only(Component::Register) => {
+                point(turn, &prefix, Path::new(Component::Register, Bytes::new()), &mut rows)?;
+            }
+            Scope::Text => {
+                if mask.has_any(&[Component::Register, Component::Counter, Component::Retry, Component::Deadline]) {
+                    range(turn, &prefix, Component::Register, Component::Retry, &mut rows)?;
+                }
+            }
+            Scope::Glance => {
+                for component in Component::ALL.into_iter().filter(|component| mask.has_any(&[*component])) {
+                    let from = component_start(&prefix, component as u8);
+                    let to = component_start(&prefix, component as u8 + 1);
+                    collect(turn, &from, &to, GLANCE, &mut rows)?;
+                }
+            }
+            Scope::Everything => range(turn, &prefix, Component::Register, Component::Member, &mut rows)?,
+            Scope::Flag | Scope::Siblings | Scope::AllFields | Scope::AllMembers => {
+                let (component, last) = match scope {
+                    Scope::Flag => (Component::Flag, Component::Flag),
+                    Scope::Siblings => (Component::Sibling, Component::Sibling),
+                    Scope::AllFields => (Component::Field, Component::FieldRetry),
+                    _ => (Component::Member, Component::Member),
+                };
+                self.deadlines(turn, &prefix, mask, &mut rows)?;
+                range(turn, &prefix, component, last, &mut rows)?;
+            }
+            Scope::Members(members) => {
+                self.deadlines(turn, &prefix, mask, &mut rows)?;
+                if mask.has_any(&[Component::Member]) {
+                    for member in members {
+                        point(turn, &prefix, Path::new(Component::Member, member.clone()), &mut rows)?;
+                    }
+                }
+            }
+            Scope::Fields(fields) => {
+                self.deadlines(turn, &prefix, mask, &mut rows)?;
+                for field in fields {
+                    if mask.has_any(&[Component::Field]) {
+                        point(turn, &prefix, Path::new(Component::Field, field.clone()), &mut rows)?;
+                    }
+                    for component in [Component::FieldCounter, Component::FieldRetry] {
+                        if mask.has_any(&[component]) {
+                            let mut from = component_start(&prefix, component as u8);
+                            from.extend_from_slice(&field_prefix(field));
+                            let to = upper_bound(&from);
+                            collect(turn, &from, &to, usize::MAX, &mut rows)?;
+                        }
+                    }
+                }
+            }
+        }
+        // A row that one replica counts to the scope and another does not would be taken for removed there.
+        debug_assert!(rows.iter().all(|(path, _)| scope.covers(path)), "{scope:?} does not cover {rows:?}");
+        rows.sort_by(|(one, _), (two, _)| one.cmp(two));
+        rows.dedup_by(|(one, _), (two, _)| one == two);
+        Ok(rows)
+    }
+
+    /// The rows of a scope of an object that is not remembered, if it is small: one walk over all its rows finds them and what kinds
+    /// there are. `None`: it is large.
+    fn read_small(
+        &mut self,
+        turn: &Turn,
+        key: &Key,
+        prefix: &[u8],
+        scope: &Scope,
+    ) -> Result<Option<Vec<(Path, Row)>>, StoreError> {
+        let from = component_start(prefix, Component::Register as u8);
+        let (mut mask, mut count, mut rows, mut damaged) = (Mask::default(), 0, Vec::new(), None);
+        turn.scan(Space::Rows, &from, &after_components(prefix), &mut |at, value| {
+            count += 1;
+            let Some((_, _, _, path)) = parse_row_key(at) else {
+                damaged = Some(corrupt("a row key"));
+                return false;
+            };
+            mask.add(path.component);
+            if scope.covers(&path) {
+                match decode::<Row>(value, "a row") {
+                    Ok(row) => rows.push((path, row)),
+                    Err(error) => damaged = Some(error),
+                }
+            }
+            damaged.is_none() && count <= SMALL_ROWS
+        })?;
+        if let Some(error) = damaged {
+            return Err(error);
+        }
+        if count > SMALL_ROWS {
+            return Ok(None);
+        }
+        self.kinds.remember(key, mask);
+        rows.sort_by(|(one, _), (two, _)| one.cmp(two));
+        Ok(Some(rows))
+    }
+
+    fn deadlines(&self, turn: &Turn, prefix: &[u8], mask: Mask, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
+        if mask.has_any(&[Component::Deadline]) {
+            range(turn, prefix, Component::Deadline, Component::Deadline, rows)?;
+        }
+        Ok(())
+    }
+}
+
+fn point(turn: &Turn, prefix: &[u8], path: Path, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
+    if let Some(row) = get_row(turn, &row_key(prefix, &path))? {
+        rows.push((path, row));
+    }
+    Ok(())
+}
+
+fn range(
+    turn: &Turn,
+    prefix: &[u8],
+    first: Component,
+    last: Component,
+    rows: &mut Vec<(Path, Row)>,
+) -> Result<(), StoreError> {
+    collect(turn, &component_start(prefix, first as u8), &component_start(prefix, last as u8 + 1), usize::MAX, rows)
+}
+
+fn collect(turn: &Turn, from: &[u8], to: &[u8], limit: usize, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
+    let mut damaged = None;
+    let mut left = limit;
+    turn.scan(Space::Rows, from, to, &mut |key, value| match (parse_row_key(key), decode::<Row>(value, "a row")) {
+        (Some((_, _, _, path)), Ok(row)) => {
+            rows.push((path, row));
+            left -= 1;
+            left > 0
+        }
+        (None, _) => {
+            damaged = Some(corrupt("a row key"));
+            false
+        }
+        (_, Err(error)) => {
+            damaged = Some(error);
+            false
+        }
+    })?;
+    match damaged {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
