@@ -164,6 +164,13 @@ pub fn row_key(prefix: &[u8], path: &Path) -> Vec<u8> {
     key
 }
 
+/// What the keys of all rows of the same object begin with, of the key of one. `None`: these bytes are no row key.
+pub fn row_prefix(bytes: &[u8]) -> Option<&[u8]> {
+    let length = u16::from_be_bytes(bytes.get(12..14)?.try_into().ok()?) as usize;
+    bytes.get(14 + length)?;
+    bytes.get(..14 + length)
+}
+
 /// Takes a row's key apart. `None`: these bytes are no row key.
 pub fn parse_row_key(bytes: &[u8]) -> Option<(Partition, u64, Key, Path)> {
     let partition = Partition(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?));
@@ -191,12 +198,14 @@ mod tests {
         ] {
             let (partition, hash, parsed, at) = parse_row_key(&row_key(&prefix, &path)).expect("a row key");
             assert_eq!((partition, hash, &parsed, &at), (Partition(7), key_hash(&key), &key, &path));
+            assert_eq!(row_prefix(&row_key(&prefix, &path)), Some(&prefix[..]));
         }
         let tally = Path::tally(Some(b"field"), Life(3), Incarnation(9));
         assert_eq!(tally.life(), Some(Life(3)));
         assert_eq!(tally.field().as_deref(), Some(&b"field"[..]));
         for cut in 0..15 {
             assert_eq!(parse_row_key(&row_key(&prefix, &Path::new(Component::Flag, ""))[..cut]), None);
+            assert_eq!(row_prefix(&row_key(&prefix, &Path::new(Component::Flag, ""))[..cut]), None);
         }
     }
 }

@@ -50,10 +50,12 @@ pub enum Planted {
     NotStampedAgain,
     StandInsCountAnew,
     TalliesNotAsked,
+    OldRowsHeld,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 44] = [
+    pub const ALL: [Planted; 45] = [
+        Planted::OldRowsHeld,
         Planted::TalliesNotAsked,
         Planted::StandInsCountAnew,
         Planted::IncarnationResumed,
@@ -103,6 +105,7 @@ impl Planted {
     pub fn name(self) -> &'static str {
         match self {
             Planted::None => "none",
+            Planted::OldRowsHeld => "old_rows_held",
             Planted::IncarnationResumed => "incarnation_resumed",
             Planted::RepliesBeforeCommit => "replies_before_commit",
             Planted::SeenNotAsked => "seen_not_asked",
@@ -196,6 +199,7 @@ impl Planted {
             Planted::NotStampedAgain => "a write that met a newer stamp is stamped again above it",
             Planted::StandInsCountAnew => "a stand-in begins no total in the place of the one that it has handed over",
             Planted::TalliesNotAsked => "an increment that two owners answer in two ways is counted once",
+            Planted::OldRowsHeld => "what has changed is not answered as it was",
             Planted::ReadErrorsHidden => "what could not be read is not absent",
             Planted::FloorsCountedOn => "what was removed whole from a counter is not counted on",
         }

@@ -100,6 +100,8 @@ pub struct ShardOptions {
     pub sync_bytes_per_second: u64,
     /// Bytes of one page of log rows, rows or hints.
     pub page_bytes: usize,
+    /// Bytes of objects that this lane may remember rather than read again.
+    pub objects_bytes: u64,
     /// A rule to break, for the simulator.
     pub planted: Planted,
 }
@@ -129,6 +131,7 @@ impl ShardOptions {
             sync_bytes_per_second: 0,
             store: StoreId::default(),
             page_bytes: 256 << 10,
+            objects_bytes: 1 << 20,
             planted: Planted::None,
         }
     }

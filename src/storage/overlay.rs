@@ -134,8 +134,16 @@ impl<'a, S: Storage + ?Sized> Overlay<'a, S> {
     /// Has this turn put or deleted anything that begins so?
     pub fn touches(&self, space: Space, prefix: &[u8]) -> bool {
         let pending = &self.spaces[space.index()];
+        if pending.written.is_empty() {
+            return !pending.ranges.is_empty();
+        }
         let mut from = pending.written.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
         from.next().is_some_and(|(key, _)| key.starts_with(prefix)) || !pending.ranges.is_empty()
+    }
+
+    /// Has this turn deleted whole ranges?
+    pub fn deletes_ranges(&self, space: Space) -> bool {
+        !self.spaces[space.index()].ranges.is_empty()
     }
 
     /// Number of steps that a batch taken now would have.

@@ -1,6 +1,6 @@
 //! When is a level met? Counting acknowledgements by kind: sets of nodes, never numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::data::consistency::{Ack, Consistency, Level};
 use crate::data::id::NodeId;
@@ -46,26 +46,25 @@ impl Quorum {
 
     /// Do these answers meet it?
     pub fn met(&self, acks: &BTreeMap<NodeId, Ack>) -> bool {
-        let counted: Vec<&Ack> = acks
-            .values()
-            .filter(|ack| ack.stand_in_for.is_none() || self.level == Level::Any || !self.owners_only)
-            .collect();
+        let any = self.level == Level::Any || !self.owners_only;
+        let counted = || acks.values().filter(|ack| ack.stand_in_for.is_none() || any);
         // One owner's place is filled once, by itself or by its stand-in; one node fills one place.
-        let places: BTreeSet<NodeId> = counted.iter().map(|ack| ack.stand_in_for.unwrap_or(ack.node)).collect();
-        let zones: BTreeSet<u16> = counted.iter().map(|ack| ack.zone).collect();
+        let place = |ack: &Ack| ack.stand_in_for.unwrap_or(ack.node);
+        let filled = |zone: u16| {
+            let here = self.owners.iter().filter(|owner| owner.1 == zone);
+            here.filter(|owner| counted().any(|ack| place(ack) == owner.0)).count() as u8
+        };
         let level = match self.level {
             Level::LocalQuorum => {
                 let zone = self.local_zone();
-                self.filled(&places, zone) >= majority(self.in_zone(zone))
+                filled(zone) >= majority(self.in_zone(zone))
             }
-            Level::EachQuorum => {
-                self.each_zone().iter().all(|(zone, owners)| self.filled(&places, *zone) >= majority(*owners))
-            }
-            _ => places.len().min(counted.len()) >= self.needed() as usize,
+            Level::EachQuorum => self.each_zone().iter().all(|(zone, owners)| filled(*zone) >= majority(*owners)),
+            _ => distinct(counted(), place) >= usize::from(self.needed()),
         };
-        let fsynced = counted.iter().filter(|ack| ack.fsynced).count();
+        let fsynced = counted().filter(|ack| ack.fsynced).count();
         let durable = self.durable.map_or(0, |level| level.needed(self.owners.len() as u8));
-        level && zones.len() >= usize::from(self.zones) && fsynced >= usize::from(durable)
+        level && distinct(counted(), |ack| ack.zone) >= usize::from(self.zones) && fsynced >= usize::from(durable)
     }
 
     fn local_zone(&self) -> u16 {
@@ -84,10 +83,12 @@ impl Quorum {
         }
         zones
     }
+}
 
-    fn filled(&self, places: &BTreeSet<NodeId>, zone: u16) -> u8 {
-        self.owners.iter().filter(|owner| owner.1 == zone && places.contains(&owner.0)).count() as u8
-    }
+/// How many different values there are of something of which there is only a handful.
+fn distinct<'a, T: PartialEq>(acks: impl Iterator<Item = &'a Ack> + Clone, of: impl Fn(&Ack) -> T) -> usize {
+    let first = |(at, ack): &(usize, &Ack)| !acks.clone().take(*at).any(|other| of(other) == of(ack));
+    acks.clone().enumerate().filter(first).count()
 }
 
 fn majority(count: u8) -> u8 {

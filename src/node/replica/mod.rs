@@ -18,7 +18,7 @@
 pub mod collect;
 pub mod digest;
 mod keys;
-pub mod kinds;
+pub mod objects;
 mod read;
 pub mod recent;
 pub mod sync;
@@ -36,7 +36,7 @@ use crate::data::context::Context;
 use crate::data::id::{Dot, Incarnation, OpId, Partition, mix64};
 use crate::data::mutation::{Delta, Effect, Mutation, apply};
 use crate::data::op::Key;
-use crate::data::path::{Component, Path, key_prefix, row_key};
+use crate::data::path::{Path, key_prefix, row_key, row_prefix};
 use crate::data::row::{Put, Row};
 use crate::node::planted::Planted;
 use crate::ring::slot;
@@ -45,7 +45,7 @@ use crate::wire::codec;
 
 pub use keys::upper_bound;
 use keys::{checkpoint_key, dead_key, dead_range, log_key, log_range, op_key, parse_dot, parse_log_key};
-use kinds::Kinds;
+use objects::Objects;
 use recent::{Known, RecentOps};
 
 /// The store as one turn sees it: its own uncommitted writes included.
@@ -196,7 +196,7 @@ pub struct Replica {
     pub incarnation: Incarnation,
     partitions: Vec<Option<Box<PartitionState>>>,
     pub clock: HybridClock,
-    kinds: Kinds,
+    pub(super) objects: Objects,
     recent: RecentOps,
     /// Partitions whose checkpoint this turn must write.
     due: BTreeSet<Partition>,
@@ -213,12 +213,13 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub fn new(incarnation: Incarnation, partitions: u16) -> Self {
+    /// `objects_bytes`: what may be remembered of objects that were read.
+    pub fn new(incarnation: Incarnation, partitions: u16, objects_bytes: u64) -> Self {
         Self {
             incarnation,
             partitions: (0..partitions).map(|_| None).collect(),
             clock: HybridClock::default(),
-            kinds: Kinds::default(),
+            objects: Objects::new(objects_bytes, incarnation.0),
             recent: RecentOps::default(),
             due: BTreeSet::new(),
             log_entries: 0,
@@ -419,7 +420,7 @@ impl Replica {
             }
             let dead = state.dead.contains(&mutation.dot) && self.planted != Planted::DeadForgotten;
             for effect in &mutation.effects {
-                let newer = self.put_effect(turn, partition, &prefix, delta, mutation.dot, effect, dead)?;
+                let newer = self.put_effect(turn, partition, &prefix, mutation.dot, effect, dead)?;
                 taken.newer = taken.newer.max(newer);
             }
             let entry = entry();
@@ -576,7 +577,6 @@ impl Replica {
         turn: &mut Turn,
         partition: Partition,
         prefix: &[u8],
-        delta: &Delta,
         dot: Dot,
         effect: &Effect,
         dead: bool,
@@ -621,7 +621,7 @@ impl Replica {
             Some(row) => {
                 self.watch(turn, partition, &at, &effect.path, &row)?;
                 turn.put(Space::Rows, at, codec::encode(&row));
-                self.kinds.saw(&delta.key, effect.path.component);
+                self.objects.saw(prefix, effect.path.component);
             }
             None if had => turn.delete(Space::Rows, at),
             None => {}
@@ -672,11 +672,6 @@ impl Replica {
         }
     }
 
-    /// Is it remembered of a key that it has no row but a register, and none that says when a life ends?
-    pub fn is_plain_text(&mut self, key: &Key) -> bool {
-        self.kinds.get(key).is_some_and(|mask| mask.is_only(Component::Register))
-    }
-
     /// What is to be compared with [`Replica::is_unchanged`] later.
     pub fn rows_version(&mut self, turn: &Turn, partition: Partition) -> Result<u64, StoreError> {
         Ok(self.state(turn, partition)?.rows_version)
@@ -707,13 +702,21 @@ impl Replica {
         }
     }
 
-    /// Writes the checkpoints that this turn owes. To be called once, before the commit.
+    /// Forgets what the turn has changed, and writes the checkpoints that it owes. To be called once, before the commit.
     pub fn finish(&mut self, turn: &mut Turn) {
         for key in turn.touched(Space::Rows) {
             let partition = key.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
             if let Some(Some(state)) = self.partitions.get_mut(usize::from(partition)) {
                 state.rows_version += 1;
             }
+            if let Some(prefix) = row_prefix(key)
+                && self.planted != Planted::OldRowsHeld
+            {
+                self.objects.changed(prefix);
+            }
+        }
+        if turn.deletes_ranges(Space::Rows) {
+            self.objects.clear();
         }
         for partition in std::mem::take(&mut self.due) {
             let state = self.partitions[partition.0 as usize].as_deref_mut().expect("due only when loaded");
@@ -766,5 +769,5 @@ pub fn inspect_checkpoint(key: &[u8], value: &[u8]) -> Option<(Partition, Hlc, b
 
 /// What a store knows of a partition, read as it is at a start. For whoever explains or checks a store from outside.
 pub fn inspect(store: &dyn Storage, partition: Partition) -> Result<PartitionState, StoreError> {
-    Replica::new(Incarnation(0), 0).load(&Turn::new(store), partition)
+    Replica::new(Incarnation(0), 0, 0).load(&Turn::new(store), partition)
 }

@@ -1,9 +1,16 @@
-//! Reading: which kinds of rows a key has, and the rows of a scope of it, in as few steps through the store as may be.
+//! Reading: which kinds of rows an object has, and the rows of a scope of it, in as few steps through the store as may be.
+//!
+//! ```text
+//!  touched by this turn ──no──▶ all rows held ──────────────────────────────────▶ those of the scope
+//!          │ yes                     │ not held                                         ▲
+//!          ▼                         ▼                                                  │
+//!     the store, through what this turn has written; what is read of a small, untouched object is held
+//! ```
 
 use bytes::Bytes;
 
 use super::keys::{after_components, component_start, upper_bound};
-use super::kinds::Mask;
+use super::objects::{Held, Mask};
 use super::{Replica, Turn, corrupt, decode, get_row};
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, field_prefix, key_prefix, parse_row_key, row_key};
@@ -13,24 +20,35 @@ use crate::wire::message::{GLANCE, Scope};
 
 /// An object of up to this many rows is read in one walk, whatever is asked of it.
 const SMALL_ROWS: usize = 8;
+/// Rows are held of objects that take up to this many bytes on disk.
+const SMALL_BYTES: usize = 4 << 10;
 
 impl Replica {
+    /// Is it remembered of a key that it has no row but a register, and none that says when a life ends?
+    pub fn is_plain_text(&self, key: &Key) -> bool {
+        let prefix = key_prefix(self.partition_of(key), key);
+        self.objects.get(&prefix).is_some_and(|known| known.mask.is_only(Component::Register))
+    }
+
     /// Which components of a key may have rows: none that has is left out.
     pub fn mask(&mut self, turn: &Turn, key: &Key) -> Result<Mask, StoreError> {
-        if let Some(mask) = self.kinds.get(key) {
-            return Ok(mask);
+        let prefix = key_prefix(self.partition_of(key), key);
+        match self.objects.get(&prefix) {
+            Some(known) => Ok(known.mask),
+            None => self.find_mask(turn, &prefix),
         }
-        let partition = self.partition_of(key);
-        let prefix = key_prefix(partition, key);
+    }
+
+    fn find_mask(&mut self, turn: &Turn, prefix: &[u8]) -> Result<Mask, StoreError> {
         let mut mask = Mask::default();
         let mut next = Component::Register as u8;
-        let end = after_components(&prefix);
+        let end = after_components(prefix);
         // Most objects are small, and a step of a walk costs less than the beginning of another one.
-        let mut ended = false;
+        let (mut ended, mut total) = (false, 0);
         while !ended {
             let (mut steps, mut unknown) = (0, false);
             ended = true;
-            turn.scan(Space::Rows, &component_start(&prefix, next), &end, &mut |at, _| {
+            turn.scan(Space::Rows, &component_start(prefix, next), &end, &mut |at, _| {
                 steps += 1;
                 let component = at.get(prefix.len()).copied().and_then(Component::from_byte);
                 let Some(component) = component else {
@@ -45,24 +63,36 @@ impl Replica {
             if unknown {
                 return Err(corrupt("a row key"));
             }
+            total += steps;
         }
-        self.kinds.remember(key, mask);
+        let held = if total < SMALL_ROWS { Held::Nothing } else { Held::TooMuch };
+        self.objects.remember(prefix, mask, held, 0);
         Ok(mask)
     }
 
     /// The rows of a scope, in order.
     pub fn read(&mut self, turn: &Turn, key: &Key, scope: &Scope) -> Result<Vec<(Path, Row)>, StoreError> {
-        let partition = self.partition_of(key);
-        let prefix = key_prefix(partition, key);
-        let known = self.kinds.get(key);
-        if known.is_none()
-            && let Some(rows) = self.read_small(turn, key, &prefix, scope)?
-        {
-            return Ok(rows);
+        let prefix = key_prefix(self.partition_of(key), key);
+        let touched = turn.touches(Space::Rows, &prefix);
+        let mut mask = None;
+        if let Some(known) = self.objects.get(&prefix) {
+            match &known.held {
+                Held::All(rows) if !touched => {
+                    let rows = rows.iter().filter(|(path, _)| scope.covers(path)).cloned().collect();
+                    self.objects.hits += 1;
+                    return Ok(rows);
+                }
+                Held::Nothing if !touched && !known.mask.is_only(Component::Register) => {}
+                _ => mask = Some(known.mask),
+            }
         }
-        let mask = match known {
+        self.objects.misses += 1;
+        let mask = match mask {
             Some(mask) => mask,
-            None => self.mask(turn, key)?,
+            None => match self.read_small(turn, &prefix, scope, touched)? {
+                Some(rows) => return Ok(rows),
+                None => self.find_mask(turn, &prefix)?,
+            },
         };
         let mut rows = Vec::new();
         if mask.is_empty() {
@@ -70,7 +100,15 @@ impl Replica {
         }
         match scope {
             Scope::Text if mask.is_only(Component::Register) => {
-                point(turn, &prefix, Path::new(Component::Register, Bytes::new()), &mut rows)?;
+                let path = Path::new(Component::Register, Bytes::new());
+                let Some(bytes) = turn.get(Space::Rows, &row_key(&prefix, &path))? else { return Ok(rows) };
+                rows.push((path, decode(&bytes, "a row")?));
+                if !touched {
+                    let small = bytes.len() <= SMALL_BYTES;
+                    let held = if small { Held::All(rows.as_slice().into()) } else { Held::TooMuch };
+                    self.objects.remember(&prefix, mask, held, bytes.len());
+                }
+                return Ok(rows);
             }
             Scope::Text => {
                 if mask.has_any(&[Component::Register, Component::Counter, Component::Retry, Component::Deadline]) {
@@ -127,25 +165,27 @@ impl Replica {
         Ok(rows)
     }
 
-    /// The rows of a scope of an object that is not remembered, if it is small: one walk over all its rows finds them and what kinds
-    /// there are. `None`: it is large.
+    /// The rows of a scope of an object of which nothing is held, if it is small: one walk over all its rows finds them and what kinds
+    /// there are. `None`: it has many.
     fn read_small(
         &mut self,
         turn: &Turn,
-        key: &Key,
         prefix: &[u8],
         scope: &Scope,
+        touched: bool,
     ) -> Result<Option<Vec<(Path, Row)>>, StoreError> {
         let from = component_start(prefix, Component::Register as u8);
-        let (mut mask, mut count, mut rows, mut damaged) = (Mask::default(), 0, Vec::new(), None);
+        let (mut mask, mut count, mut bytes, mut damaged) = (Mask::default(), 0, 0, None);
+        let mut rows = Vec::new();
         turn.scan(Space::Rows, &from, &after_components(prefix), &mut |at, value| {
             count += 1;
+            bytes += at.len() + value.len();
             let Some((_, _, _, path)) = parse_row_key(at) else {
                 damaged = Some(corrupt("a row key"));
                 return false;
             };
             mask.add(path.component);
-            if scope.covers(&path) {
+            if bytes <= SMALL_BYTES || scope.covers(&path) {
                 match decode::<Row>(value, "a row") {
                     Ok(row) => rows.push((path, row)),
                     Err(error) => damaged = Some(error),
@@ -159,8 +199,14 @@ impl Replica {
         if count > SMALL_ROWS {
             return Ok(None);
         }
-        self.kinds.remember(key, mask);
         rows.sort_by(|(one, _), (two, _)| one.cmp(two));
+        let held = match bytes {
+            _ if touched => Held::Nothing,
+            0..=SMALL_BYTES => Held::All(rows.as_slice().into()),
+            _ => Held::TooMuch,
+        };
+        self.objects.remember(prefix, mask, held, bytes);
+        rows.retain(|(path, _)| scope.covers(path));
         Ok(Some(rows))
     }
 

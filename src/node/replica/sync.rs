@@ -13,7 +13,7 @@ use crate::data::context::Context;
 use crate::data::id::{Dot, OpId, Partition};
 use crate::data::mutation::{Effect, Mutation};
 use crate::data::op::Key;
-use crate::data::path::{Component, Path, key_prefix, parse_row_key, row_key};
+use crate::data::path::{Component, Path, key_prefix, parse_row_key, row_key, row_prefix};
 use crate::data::row::{Row, merge};
 use crate::node::planted::Planted;
 use crate::storage::{Space, StoreError};
@@ -215,7 +215,7 @@ impl Replica {
                     turn.delete(Space::Rows, row_key(&prefix, &path));
                 }
                 if !known {
-                    self.join_named(turn, partition, &entry.key, &prefix, &path, row.clone(), &entry.removes)?;
+                    self.join_named(turn, partition, &prefix, &path, row.clone(), &entry.removes)?;
                 }
                 brought.extend(row.map(|row| (entry.key.clone(), path.clone(), row)));
                 paths.push(path);
@@ -267,7 +267,6 @@ impl Replica {
         &mut self,
         turn: &mut Turn,
         partition: Partition,
-        key: &Key,
         prefix: &[u8],
         path: &Path,
         row: Option<Row>,
@@ -282,7 +281,7 @@ impl Replica {
             (Some(mine), Some(theirs)) => Some(mine.joined(theirs)),
             (mine, theirs) => mine.or(theirs),
         };
-        self.put_row(turn, partition, key, at, path, before, after)
+        self.put_row(turn, partition, at, path, before, after)
     }
 
     /// Writes a row that changed, and what goes with it.
@@ -291,7 +290,6 @@ impl Replica {
         &mut self,
         turn: &mut Turn,
         partition: Partition,
-        key: &Key,
         at: Vec<u8>,
         path: &Path,
         before: Option<Row>,
@@ -311,8 +309,10 @@ impl Replica {
             after if after == before => {}
             Some(row) => {
                 self.watch(turn, partition, &at, path, &row)?;
+                if let Some(prefix) = row_prefix(&at) {
+                    self.objects.saw(prefix, path.component);
+                }
                 turn.put(Space::Rows, at, codec::encode(&row));
-                self.kinds.saw(key, path.component);
             }
             None => turn.delete(Space::Rows, at),
         }
@@ -325,7 +325,6 @@ impl Replica {
         &mut self,
         turn: &mut Turn,
         partition: Partition,
-        key: &Key,
         prefix: &[u8],
         path: &Path,
         row: Option<Row>,
@@ -341,7 +340,7 @@ impl Replica {
             let had = before.as_ref().map(Row::removable).unwrap_or_default();
             gone.extend(had.into_iter().filter(|dot| !kept.contains(dot) && mine.contains(*dot)));
         }
-        self.put_row(turn, partition, key, at, path, before, after)?;
+        self.put_row(turn, partition, at, path, before, after)?;
         Ok(gone)
     }
 
@@ -399,7 +398,7 @@ impl Replica {
         let made = row.stamp().map_or(Hlc(0), |stamp| stamp.hlc);
         let news: Vec<(Dot, Vec<Dot>)> = news.into_iter().map(|dot| (dot, row.removed_by(dot).to_vec())).collect();
         let removes: Vec<Dot> = news.iter().flat_map(|(_, removes)| removes.iter().copied()).collect();
-        self.join_named(turn, partition, key, &key_prefix(partition, key), path, Some(row), &removes)?;
+        self.join_named(turn, partition, &key_prefix(partition, key), path, Some(row), &removes)?;
         let news = if self.planted == Planted::RepairsNotSeen { Vec::new() } else { news };
         for (dot, removes) in news {
             let (key, paths) = (key.clone(), vec![path.clone()]);
@@ -547,7 +546,7 @@ impl Replica {
             }
             let row = (row != Row::Births(Vec::new())).then_some(row);
             let prefix = key_prefix(partition, &key);
-            let removes = self.join_row(turn, partition, &key, &prefix, &path, row, &mine, theirs)?;
+            let removes = self.join_row(turn, partition, &prefix, &path, row, &mine, theirs)?;
             self.settle_row(turn, now, partition, &key, &path)?;
             if !removes.is_empty() {
                 gone.entry(key).or_default().push(Effect { path, removes, put: None });

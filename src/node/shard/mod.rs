@@ -147,7 +147,7 @@ impl Shard {
         turn: &mut Turn,
     ) -> Result<Self, StoreError> {
         let partitions = view.layout.partitions;
-        let mut replica = Replica::new(incarnation, partitions);
+        let mut replica = Replica::new(incarnation, partitions, options.objects_bytes);
         replica.now_us = now.mono_us;
         replica.planted = options.planted;
         replica.op_id_window_ms = options.op_id_window_ms;
@@ -339,6 +339,8 @@ impl Shard {
             stats: self.stats.clone(),
             ..ShardStatus::default()
         };
+        status.stats.add("objects_remembered_total", self.replica.objects.hits);
+        status.stats.add("objects_read_total", self.replica.objects.misses);
         let nothing = Default::default();
         for (partition, state) in self.replica.partitions_loaded() {
             if !self.view.is_owner(partition, self.options.me) {

@@ -16,6 +16,9 @@ use crate::sim::ghost::Knowledge;
 use crate::storage::{Storage, StoreError};
 use crate::wire::message::Refusal;
 
+/// So few that objects are forgotten and read again.
+const OBJECTS_BYTES: u64 = 8 << 10;
+
 impl World {
     pub(super) fn start(&mut self, at: usize) {
         let reality: Vec<bool> = (0..self.nodes.len())
@@ -40,6 +43,7 @@ impl World {
         options.settle_us = self.plan.settle_us;
         options.collect_rest_us = COLLECT_REST_US;
         options.horizon_us = self.plan.horizon_us;
+        options.objects_bytes = OBJECTS_BYTES;
         options.store = self.nodes[at].store;
         options.planted = self.planted;
         let node = &mut self.nodes[at];
