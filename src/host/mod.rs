@@ -233,9 +233,12 @@ fn shard_options(config: &NodeConfig, lane: u16, lanes: u16) -> ShardOptions {
     }
 }
 
+/// What the store needs at the least of the memory.
+const STORE_BYTES_MIN: u64 = 32 << 20;
+
 /// A quarter of the memory holds objects as they are answered, the rest is the store's.
 fn objects_bytes(config: &NodeConfig) -> u64 {
-    config.memory_bytes / 4
+    (config.memory_bytes / 4).min(config.memory_bytes.saturating_sub(STORE_BYTES_MIN))
 }
 
 /// What the store is known by: drawn when it is empty, and gone when it is emptied.

@@ -16,6 +16,7 @@ const SEEDS_MAX: u64 = 3_000;
 /// --plant BUG --first` finds). It is tried first. A change of the protocol changes what comes of every seed: then the search is made
 /// again, and what is printed belongs here.
 const SEEN_AT: &[(Planted, Aim, u64)] = &[
+    (Planted::OldRowsHeld, Aim::Usual, 1),
     (Planted::IncarnationResumed, Aim::Usual, 1),
     (Planted::RepliesBeforeCommit, Aim::Usual, 15),
     (Planted::SeenNotAsked, Aim::Usual, 2),

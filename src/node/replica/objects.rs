@@ -69,7 +69,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Keeps up to `bytes`; `seed` makes it hard to find keys that collide, and is drawn anew for each process.
+    /// Keeps up to `bytes`, 0 for none; `seed`, another one at each node, makes it hard to find keys that collide.
     pub fn new(bytes: u64, seed: u64) -> Self {
         let objects = (bytes / 512) as usize;
         Self {
@@ -185,5 +185,8 @@ mod tests {
         }
         assert!(objects.cache.weight() <= 64 << 10);
         assert!(objects.cache.len() > 100, "and used");
+        let mut none = Objects::new(0, 7);
+        none.remember(b"a", Mask::default(), all(Vec::new()), 0);
+        assert!(none.get(b"a").is_none());
     }
 }

@@ -165,8 +165,8 @@ impl Replica {
         Ok(rows)
     }
 
-    /// The rows of a scope of an object of which nothing is held, if it is small: one walk over all its rows finds them and what kinds
-    /// there are. `None`: it has many.
+    /// The rows of a scope of an object of which nothing is held, if it is small: one walk over all its rows finds them and which
+    /// components there are. `None`: it has many.
     fn read_small(
         &mut self,
         turn: &Turn,
