@@ -20,7 +20,7 @@
 //!     host::lane   one task, some partitions:  drain inputs -> node::Shard decides -> one storage batch -> send -> reply
 //!                                         |
 //!        node::coordinator   admit, route, gather, decide (plan), replicate, answer with a receipt
-//!        node::replica       rows, seen, log: apply, read, mint
+//!        node::replica       rows, seen, log, small objects remembered: apply, read, mint
 //!        node::hints         what is kept for owners that are away
 //!        node::exchange      who lacks what, and asking for it
 //!        node::floor         when a delete row may go; node::scrub  whether owners hold the same

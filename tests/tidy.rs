@@ -34,6 +34,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_util", &["api/http"]),
     ("indicatif", &["cli/progress.rs"]),
     ("mimalloc", &["main.rs"]),
+    ("quick_cache", &["node/replica/objects.rs"]),
     ("quinn", &["net"]),
     ("quinn_proto", &["net"]),
     ("rcgen", &["net"]),
