@@ -233,8 +233,10 @@ impl Lane {
                 result = self.shard.handle(now, refusal, &mut turn, &mut out);
             }
         }
-        if let Some((from, messages)) = self.rest.take() {
-            result = result.and_then(|()| self.take_messages(now, from, messages, &mut turn, &mut out));
+        if result.is_ok()
+            && let Some((from, messages)) = self.rest.take()
+        {
+            result = self.take_messages(now, from, messages, &mut turn, &mut out);
         }
         // What came while others of this thread had their turn counts before the clock does.
         let mut input = match self.rest {
@@ -310,7 +312,7 @@ impl Lane {
             } else {
                 let result = self.shard.handle(now, Input::Message { from, message }, turn, out);
                 if result.is_err() {
-                    // They are told in the next turn that the store failed, rather than left to their deadlines.
+                    // Who sent those behind it is told in the next turn that the store failed, and not left to the deadline.
                     self.rest = Some((from, messages));
                     return result;
                 }
@@ -365,11 +367,12 @@ impl Lane {
     }
 
     fn commit(&self, turn: Turn, sync: bool) -> Result<(), StoreError> {
+        let store = &self.common.store;
         let batch = turn.into_batch();
         if batch.is_empty() && !sync {
-            return Ok(());
+            // A turn that found all it needed in memory: a store that failed for others has failed for it too.
+            return store.ensure_open();
         }
-        let store = &self.common.store;
         if !store.commit_at_once(&batch)? {
             patiently(|| store.commit(&batch, false))?;
         }

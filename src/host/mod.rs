@@ -108,7 +108,7 @@ impl Host {
         if days < 30 {
             tracing::warn!(days, "this node's certificate expires soon: issue a new one");
         }
-        let engine = open_store(&folder.store_path(), config.memory_bytes - objects_bytes(config))?;
+        let engine = open_store(&folder.store_path(), config.memory_bytes.saturating_sub(objects_bytes(config)))?;
         let store = Arc::new(Fenced::new(engine));
         let store_id = store_id(&*store)?;
         let net = NetOptions::for_frames(config.quic.frame_bytes_max as usize);
@@ -229,16 +229,19 @@ fn shard_options(config: &NodeConfig, lane: u16, lanes: u16) -> ShardOptions {
         settle_us: defaults.settle_us.max(config.timeout_ms * 2_000),
         exchange_interval_us: config.exchange_interval_ms * 1_000,
         objects_bytes: objects_bytes(config) / u64::from(lanes),
+        seed: clock::random_u64(),
         ..defaults
     }
 }
 
 /// What the store needs at the least of the memory.
 const STORE_BYTES_MIN: u64 = 32 << 20;
+const OBJECTS_BYTES_MIN: u64 = 1 << 20;
 
-/// A quarter of the memory holds objects as they are answered, the rest is the store's.
+/// A quarter of the memory holds objects as they are answered, the rest is the store's. A little is always there: without it every
+/// `SET` would have to look what it replaces.
 fn objects_bytes(config: &NodeConfig) -> u64 {
-    (config.memory_bytes / 4).min(config.memory_bytes.saturating_sub(STORE_BYTES_MIN))
+    (config.memory_bytes / 4).min(config.memory_bytes.saturating_sub(STORE_BYTES_MIN)).max(OBJECTS_BYTES_MIN)
 }
 
 /// What the store is known by: drawn when it is empty, and gone when it is emptied.

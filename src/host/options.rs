@@ -26,7 +26,7 @@ pub struct NodeConfig {
     pub name: String,
     /// The folder of its store and marks. Nobody else's.
     pub data: PathBuf,
-    /// Memory for the store's caches and write buffers. Default 256 MiB.
+    /// Memory for objects that are remembered (a quarter) and for the store's caches and write buffers. Default 256 MiB.
     pub memory_bytes: u64,
     /// Threads that the node works on, beside those of the store's background; 0 takes one per CPU. Who makes the runtime obeys it
     /// ([`NodeConfig::thread_count`]). Default 0.

@@ -102,6 +102,8 @@ pub struct ShardOptions {
     pub page_bytes: usize,
     /// Bytes of objects that this lane may remember rather than read again.
     pub objects_bytes: u64,
+    /// By which they are hashed: unknown to clients, so that they cannot choose keys that collide.
+    pub seed: u64,
     /// A rule to break, for the simulator.
     pub planted: Planted,
 }
@@ -132,6 +134,7 @@ impl ShardOptions {
             store: StoreId::default(),
             page_bytes: 256 << 10,
             objects_bytes: 1 << 20,
+            seed: 0,
             planted: Planted::None,
         }
     }

@@ -34,14 +34,20 @@ impl<S: Storage> Fenced<S> {
         let _ = self.cause.set(cause.into());
     }
 
+    /// For who has answered without the store.
+    pub fn ensure_open(&self) -> Result<(), StoreError> {
+        match self.cause.get() {
+            None => Ok(()),
+            Some(cause) => Err(StoreError::Fenced { cause: cause.clone() }),
+        }
+    }
+
     pub fn inner(&self) -> &S {
         &self.storage
     }
 
     fn guard<T>(&self, call: impl FnOnce(&S) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Some(cause) = self.cause.get() {
-            return Err(StoreError::Fenced { cause: cause.clone() });
-        }
+        self.ensure_open()?;
         let result = call(&self.storage);
         if let Err(error) = &result
             && !error.is_callers_mistake()

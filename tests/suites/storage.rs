@@ -457,10 +457,11 @@ fn the_first_error_of_any_call_closes_the_store_for_good() {
             for fine in 0..6 {
                 call(&store, fine).unwrap();
             }
-            assert_eq!(store.fenced(), None);
+            assert_eq!((store.fenced(), store.ensure_open()), (None, Ok(())));
             assert_eq!(call(&store, way), Err(error.clone()), "the call that fails says how");
             let cause = error.to_string();
             assert_eq!(store.fenced(), Some(cause.clone()));
+            assert_eq!(store.ensure_open(), Err(StoreError::Fenced { cause: cause.clone() }));
             for later in 0..6 {
                 assert_eq!(call(&store, later), Err(StoreError::Fenced { cause: cause.clone() }));
             }

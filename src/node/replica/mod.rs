@@ -213,13 +213,12 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// `objects_bytes`: what may be remembered of objects that were read.
-    pub fn new(incarnation: Incarnation, partitions: u16, objects_bytes: u64) -> Self {
+    pub fn new(incarnation: Incarnation, partitions: u16, objects: Objects) -> Self {
         Self {
             incarnation,
             partitions: (0..partitions).map(|_| None).collect(),
             clock: HybridClock::default(),
-            objects: Objects::new(objects_bytes, incarnation.0),
+            objects,
             recent: RecentOps::default(),
             due: BTreeSet::new(),
             log_entries: 0,
@@ -769,5 +768,5 @@ pub fn inspect_checkpoint(key: &[u8], value: &[u8]) -> Option<(Partition, Hlc, b
 
 /// What a store knows of a partition, read as it is at a start. For whoever explains or checks a store from outside.
 pub fn inspect(store: &dyn Storage, partition: Partition) -> Result<PartitionState, StoreError> {
-    Replica::new(Incarnation(0), 0, 0).load(&Turn::new(store), partition)
+    Replica::new(Incarnation(0), 0, Objects::new(0, 0)).load(&Turn::new(store), partition)
 }

@@ -1,8 +1,8 @@
 //! What has lately been read or written of objects: which components may have rows and, of a small object, all its rows. Bounded by
-//! bytes; what is used stays (S3-FIFO of Yang et al., SOSP 2023, by `quick_cache`).
+//! bytes; what is used stays (`quick_cache`, a Clock-PRO much like the S3-FIFO of Yang et al., SOSP 2023).
 //!
-//! 1. A mask never leaves out a component that has rows, because every put goes through [`Objects::saw`]; it may name one whose rows
-//!    have gone since.
+//! 1. A mask never leaves out a component that has rows, because every put of a row that did not stand before goes through
+//!    [`Objects::saw`]; it may name one whose rows have gone since.
 //! 2. Rows are those of the store as it was last committed. Whoever reads asks first whether its turn has touched the object, and
 //!    what a turn has touched is forgotten before it is committed ([`Objects::changed`]).
 
@@ -17,8 +17,9 @@ use crate::data::path::{Component, Path};
 use crate::data::row::Row;
 
 /// About what an object takes beside its key and the bytes of its rows on disk: the entry, and the rows as they lie in memory.
+/// Fixed numbers, so that what is forgotten when is the same on every machine.
 const OBJECT_BYTES: usize = 128;
-const ROW_BYTES: usize = size_of::<(Path, Row)>() + 32;
+const ROW_BYTES: usize = 256;
 
 /// A set of components.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -49,7 +50,7 @@ pub enum Held {
     Nothing,
     /// All of them, sorted by path.
     All(Arc<[(Path, Row)]>),
-    /// They are too many, or too large, to be kept.
+    /// They are too many, or too large, to be kept. Said until the object is forgotten, though they may have become less.
     TooMuch,
 }
 
@@ -60,18 +61,20 @@ pub struct Known {
     bytes: usize,
 }
 
-/// Looked up by what all rows of the object begin with.
+/// What the keys of all rows of an object begin with.
+type Prefix = Box<[u8]>;
+
 pub struct Objects {
-    cache: Cache<Box<[u8]>, Known, Weight, Seeded, DefaultLifecycle<Box<[u8]>, Known>>,
+    cache: Cache<Prefix, Known, Weight, Seeded, DefaultLifecycle<Prefix, Known>>,
     /// Reads that needed no look into the store, and reads that did.
     pub hits: u64,
     pub misses: u64,
 }
 
 impl Objects {
-    /// Keeps up to `bytes`, 0 for none; `seed`, another one at each node, makes it hard to find keys that collide.
+    /// Keeps up to about `bytes`, 0 for none. `seed`: see [`ShardOptions::seed`](crate::node::turn::ShardOptions).
     pub fn new(bytes: u64, seed: u64) -> Self {
-        let objects = (bytes / 512) as usize;
+        let objects = (bytes / 1024) as usize;
         Self {
             cache: Cache::with(objects, bytes, Weight, Seeded { seed }, DefaultLifecycle::default()),
             hits: 0,
@@ -115,8 +118,8 @@ impl Objects {
 
 struct Weight;
 
-impl Weighter<Box<[u8]>, Known> for Weight {
-    fn weight(&self, _: &Box<[u8]>, known: &Known) -> u64 {
+impl Weighter<Prefix, Known> for Weight {
+    fn weight(&self, _: &Prefix, known: &Known) -> u64 {
         known.bytes as u64
     }
 }
@@ -172,13 +175,14 @@ mod tests {
         assert!(matches!(known.held, Held::Nothing) && known.mask.is_only(Component::Member));
         objects.remember(b"b", Mask::default(), Held::TooMuch, 0);
         objects.changed(b"b");
-        assert!(matches!(objects.get(b"b").expect("remembered").held, Held::TooMuch), "it has not become less");
+        assert!(matches!(objects.get(b"b").expect("remembered").held, Held::TooMuch), "nobody has looked");
         objects.clear();
         assert!(objects.get(b"a").is_none() && objects.get(b"b").is_none());
     }
 
     #[test]
     fn memory_is_bounded() {
+        assert!(size_of::<(Path, Row)>() + 64 <= ROW_BYTES, "a row takes more than is counted for it");
         let mut objects = Objects::new(64 << 10, 7);
         for number in 0..10_000_u32 {
             objects.remember(&number.to_be_bytes(), Mask::default(), all(Vec::new()), 100);

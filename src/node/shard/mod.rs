@@ -34,6 +34,7 @@ use super::hints::Hints;
 use super::planted::Planted;
 use super::repair::Repairs;
 use super::replica::collect::Position;
+use super::replica::objects::Objects;
 use super::replica::sync::RowPage;
 use super::replica::{Replica, Turn};
 use super::scrub::Scrub;
@@ -147,7 +148,7 @@ impl Shard {
         turn: &mut Turn,
     ) -> Result<Self, StoreError> {
         let partitions = view.layout.partitions;
-        let mut replica = Replica::new(incarnation, partitions, options.objects_bytes);
+        let mut replica = Replica::new(incarnation, partitions, Objects::new(options.objects_bytes, options.seed));
         replica.now_us = now.mono_us;
         replica.planted = options.planted;
         replica.op_id_window_ms = options.op_id_window_ms;
