@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::args::Output;
-use super::args::keys::ExplainArgs;
+use super::args::keys::KeyArgs;
 use super::render::{self, columns, json_bytes, text};
 use super::status::held_by;
 use super::{CliError, EXIT_FAILED, print};
@@ -25,7 +25,7 @@ use crate::wire::status::KeyStatus;
 
 type Told = (Member, Result<KeyStatus, String>);
 
-pub async fn run(client: &Client, args: &ExplainArgs) -> Result<ExitCode, CliError> {
+pub async fn run(client: &Client, args: &KeyArgs) -> Result<ExitCode, CliError> {
     let (layout, _) = client.layout();
     let mut asked = JoinSet::new();
     for (at, member) in layout.members.iter().cloned().enumerate() {

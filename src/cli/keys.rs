@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::args::keys::{
     DelArgs, ExpireArgs, FieldsArgs, FlagArgs, FlagState, GetArgs, HsetArgs, IncrArgs, KeyArgs, KeysVerb, MembersArgs,
-    PutArgs, SiblingsPutArgs, SiblingsVerb, WhereArgs,
+    PutArgs, SiblingsPutArgs, SiblingsVerb,
 };
 use super::args::{Output, RequestArgs};
 use super::render::{self, Names, columns, json_bytes, text};
@@ -368,7 +368,7 @@ async fn flag(client: &Client, args: &FlagArgs) -> Result<ExitCode, CliError> {
     show(client, &args.request, &args.key, args.state.is_none(), &answer, Shown::new(said, json!(is)))
 }
 
-async fn whereabouts(client: &Client, args: &WhereArgs) -> Result<ExitCode, CliError> {
+async fn whereabouts(client: &Client, args: &KeyArgs) -> Result<ExitCode, CliError> {
     let found = client.whereabouts(&args.key).await?;
     match args.request.connect.output {
         Output::Text => {

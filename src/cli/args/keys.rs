@@ -9,13 +9,28 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{RequestArgs, bytes, duration};
 use crate::data::decimal::Decimal;
 
+const WHERE_EXAMPLES: &str = "\
+Examples:
+  tidewater where user:17
+  tidewater where '{cart}:17' --output json      keys with one {tag} live together";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  tidewater explain user:17
+  tidewater explain user:17 --output json | jq '.nodes[].rows'
+
+A delete row is kept until no older write of the key can come any more; explain names the node that
+it waits for.";
+
 /// The verbs that ask about one key or a few.
 #[derive(Debug, Subcommand)]
 pub enum KeysVerb {
     /// Show where a key lives: slot, partition, owners and stand-ins
-    Where(WhereArgs),
+    #[command(after_help = WHERE_EXAMPLES)]
+    Where(KeyArgs),
     /// Show what every node knows of a key: rows, hints, and what a delete row waits for
-    Explain(ExplainArgs),
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(KeyArgs),
     /// Read a string
     Get(GetArgs),
     /// Write a string
@@ -59,14 +74,15 @@ impl KeysVerb {
     /// How the request is to be made, whichever verb it is.
     pub fn request(&self) -> &RequestArgs {
         match self {
-            KeysVerb::Where(args) => &args.request,
-            KeysVerb::Explain(args) => &args.request,
             KeysVerb::Get(args) => &args.request,
             KeysVerb::Put(args) => &args.request,
             KeysVerb::Del(args) => &args.request,
-            KeysVerb::Exists(args) | KeysVerb::Ttl(args) | KeysVerb::Smembers(args) | KeysVerb::Hgetall(args) => {
-                &args.request
-            }
+            KeysVerb::Where(args)
+            | KeysVerb::Explain(args)
+            | KeysVerb::Exists(args)
+            | KeysVerb::Ttl(args)
+            | KeysVerb::Smembers(args)
+            | KeysVerb::Hgetall(args) => &args.request,
             KeysVerb::Expire(args) => &args.request,
             KeysVerb::Incr(args) | KeysVerb::Decr(args) => &args.request,
             KeysVerb::Sadd(args) | KeysVerb::Srem(args) | KeysVerb::Sismember(args) => &args.request,
@@ -84,35 +100,6 @@ impl KeysVerb {
 /// A verb with just a key.
 #[derive(Args, Clone, Debug)]
 pub struct KeyArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater where KEY`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater where user:17
-  tidewater where '{cart}:17' --output json      keys with one {tag} live together")]
-pub struct WhereArgs {
-    #[arg(value_name = "KEY", value_parser = bytes())]
-    pub key: Bytes,
-    #[command(flatten)]
-    pub request: RequestArgs,
-}
-
-/// `tidewater explain KEY`
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tidewater explain user:17
-  tidewater explain user:17 --output json | jq '.nodes[].rows'
-
-A delete row is kept until no older write of the key can come any more; explain names the node that
-it waits for.")]
-pub struct ExplainArgs {
     #[arg(value_name = "KEY", value_parser = bytes())]
     pub key: Bytes,
     #[command(flatten)]
