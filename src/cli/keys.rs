@@ -101,12 +101,12 @@ impl Shown {
 }
 
 /// Prints an answer in the form asked for.
-fn show(
+fn show<T>(
     client: &Client,
     request: &RequestArgs,
     key: &Bytes,
     read: bool,
-    answer: &Answer<Reply>,
+    answer: &Answer<T>,
     shown: Shown,
 ) -> Result<ExitCode, CliError> {
     let (layout, _) = client.layout();
@@ -274,8 +274,8 @@ async fn members(
 }
 
 async fn set_members(client: &Client, args: &KeyArgs) -> Result<ExitCode, CliError> {
-    let answer = ask(client, &args.request, &args.key, Op::SetMembers).await?;
-    let Reply::Members(members) = &answer.value else { return Err(odd(&answer.value)) };
+    let answer = client.set_members(&args.key).await?;
+    let members = &answer.value;
     let lines: Vec<String> = members.iter().map(|member| text(member)).collect();
     let value = members.iter().map(|member| json_bytes(member)).collect();
     let shown = Shown::new(lines.join("\n"), value).absent_when(members.is_empty());
@@ -323,8 +323,8 @@ async fn hash_get(client: &Client, args: &FieldsArgs) -> Result<ExitCode, CliErr
 }
 
 async fn hash_all(client: &Client, args: &KeyArgs) -> Result<ExitCode, CliError> {
-    let answer = ask(client, &args.request, &args.key, Op::HashAll).await?;
-    let Reply::Pairs(pairs) = &answer.value else { return Err(odd(&answer.value)) };
+    let answer = client.hash_all(&args.key).await?;
+    let pairs = &answer.value;
     let rows: Vec<_> = pairs.iter().map(|(field, value)| vec![text(field), text(value)]).collect();
     let value = pairs.iter().map(|(field, value)| json!([json_bytes(field), json_bytes(value)])).collect();
     let shown = Shown::new(columns(&rows).trim_end(), value).absent_when(pairs.is_empty());

@@ -24,6 +24,16 @@ impl<T> Answer<T> {
     }
 }
 
+/// A piece of a set or of a hash.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page<T> {
+    /// May be empty, and the walk not done.
+    pub items: Vec<T>,
+    /// From where the next page begins; `None`: this was the last. What stayed in the collection throughout a walk is in just one of its
+    /// pages.
+    pub next: Option<u64>,
+}
+
 /// Concurrent values of one key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Siblings {

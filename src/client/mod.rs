@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use answer::{Answer, Siblings};
+pub use answer::{Answer, Page, Siblings};
 use calls::Calls;
 pub use error::ClientError;
 pub use options::ClientOptions;
@@ -52,6 +52,7 @@ use crate::net::entropy;
 use crate::ring::layout::{Layout, Member};
 use crate::wire::client::{ClientMessage, ServerMessage};
 use crate::wire::fault::{FaultOrder, FaultStatus};
+use crate::wire::message::PAGE_PLACES;
 use crate::wire::status::{KeyStatus, NodeStatus};
 
 /// A handle to a cluster. Clones are cheap and share links, layout and retry budget; [`with`](Client::with),
@@ -257,10 +258,26 @@ impl Client {
         integer(self.request(key, Op::SetRemove { members: list(members) }).await?)
     }
 
-    /// All members, sorted.
+    /// All members, sorted. Up to 10,000 are read at one moment; more are read page by page, each within the timeout, and the weakest
+    /// receipt is given.
     pub async fn set_members(&self, key: impl AsRef<[u8]>) -> Result<Answer<Vec<Bytes>>, ClientError> {
-        let answer = self.request(key, Op::SetMembers).await?;
-        expect(answer, "members", |reply| if let Reply::Members(members) = reply { Ok(members) } else { Err(reply) })
+        let key = key.as_ref();
+        self.walk(|from| self.set_page(key, from, PAGE_PLACES)).await
+    }
+
+    /// About `limit` members from a place on: 0 first, and then the place that came with the page before, until none comes. At least 1
+    /// and at most 10,000 are given at once, fewer when they are large. Costs the page, not the set.
+    pub async fn set_page(
+        &self,
+        key: impl AsRef<[u8]>,
+        from: u64,
+        limit: u32,
+    ) -> Result<Answer<Page<Bytes>>, ClientError> {
+        let answer = self.request(key, Op::SetPage { from, limit }).await?;
+        expect(answer, "a page of members", |reply| match reply {
+            Reply::MemberPage { members, next } => Ok(Page { items: members, next }),
+            other => Err(other),
+        })
     }
 
     /// Which of these are members, in the order asked?
@@ -273,7 +290,7 @@ impl Client {
         expect(answer, "yes and no", |reply| if let Reply::Bools(each) = reply { Ok(each) } else { Err(reply) })
     }
 
-    /// How many members?
+    /// How many members? Read at one moment: of a large set this takes long.
     pub async fn set_length(&self, key: impl AsRef<[u8]>) -> Result<Answer<i64>, ClientError> {
         integer(self.request(key, Op::SetLength).await?)
     }
@@ -301,10 +318,24 @@ impl Client {
         expect(answer, "values", |reply| if let Reply::Values(each) = reply { Ok(each) } else { Err(reply) })
     }
 
-    /// All fields with their values, sorted by field.
+    /// All fields with their values, sorted by field; large ones page by page, as [`Client::set_members`].
     pub async fn hash_all(&self, key: impl AsRef<[u8]>) -> Result<Answer<Vec<(Bytes, Bytes)>>, ClientError> {
-        let answer = self.request(key, Op::HashAll).await?;
-        expect(answer, "fields", |reply| if let Reply::Pairs(pairs) = reply { Ok(pairs) } else { Err(reply) })
+        let key = key.as_ref();
+        self.walk(|from| self.hash_page(key, from, PAGE_PLACES)).await
+    }
+
+    /// About `limit` fields with their values, as [`Client::set_page`].
+    pub async fn hash_page(
+        &self,
+        key: impl AsRef<[u8]>,
+        from: u64,
+        limit: u32,
+    ) -> Result<Answer<Page<(Bytes, Bytes)>>, ClientError> {
+        let answer = self.request(key, Op::HashPage { from, limit }).await?;
+        expect(answer, "a page of fields", |reply| match reply {
+            Reply::PairPage { pairs, next } => Ok(Page { items: pairs, next }),
+            other => Err(other),
+        })
     }
 
     /// Removes fields as far as they were seen. How many were there?
@@ -325,6 +356,23 @@ impl Client {
     ) -> Result<Answer<i64>, ClientError> {
         let op = Op::HashIncrement { field: copy(field), by: Decimal::from_integer(by), integer: true };
         integer(self.request(key, op).await?)
+    }
+
+    /// All pages of a collection as one answer.
+    async fn walk<T: Ord, F>(&self, page: impl Fn(u64) -> F) -> Result<Answer<Vec<T>>, ClientError>
+    where
+        F: Future<Output = Result<Answer<Page<T>>, ClientError>>,
+    {
+        let Answer { value: Page { mut items, mut next }, mut receipt, op_id, mut attempts } = page(0).await?;
+        while let Some(from) = next {
+            let more = page(from).await?;
+            items.extend(more.value.items);
+            next = more.value.next;
+            receipt = receipt.weaker(more.receipt);
+            attempts = attempts.max(more.attempts);
+        }
+        items.sort_unstable();
+        Ok(Answer { value: items, receipt, op_id, attempts })
     }
 
     // --- siblings and flags

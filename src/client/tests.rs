@@ -537,8 +537,8 @@ async fn who_is_down_is_learnt_from_those_who_are_up() {
 async fn a_wrong_answer_is_told_as_such() {
     let cluster = Cluster::new();
     let client = cluster.client().await;
-    let error = client.set_members("a").await.expect_err("an integer is no list of members");
-    assert!(matches!(error, ClientError::UnexpectedReply { wanted: "members", .. }));
+    let error = client.set_members("a").await.expect_err("an integer is no page of members");
+    assert!(matches!(error, ClientError::UnexpectedReply { wanted: "a page of members", .. }));
     assert!(matches!(client.status(NodeId(5)).await, Err(ClientError::UnknownNode { .. })));
     assert!(client.member("n9").expect_err("no such member").to_string().contains("n1, n2, n3"));
 }

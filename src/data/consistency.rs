@@ -182,6 +182,12 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Of the receipts of two requests that are one to who asked, the one with the fewest acknowledgements for what it needed.
+    pub fn weaker(self, other: Receipt) -> Receipt {
+        let strength = |receipt: &Receipt| receipt.acks.len() as i64 - i64::from(receipt.needed);
+        if strength(&other) < strength(&self) { other } else { self }
+    }
+
     pub fn owners(&self) -> usize {
         self.acks.iter().filter(|ack| ack.stand_in_for.is_none()).count()
     }

@@ -102,6 +102,9 @@ pub enum Op {
     SetRemove { members: Vec<Bytes> },
     /// `Reply::Members`, sorted.
     SetMembers,
+    /// `Reply::MemberPage`: the members at the first `limit` places from `from` on (see `Path::place`), at least one and at most
+    /// `PAGE_PLACES`.
+    SetPage { from: u64, limit: u32 },
     /// `Reply::Bools`, in the order asked.
     SetContains { members: Vec<Bytes> },
     /// `Reply::Integer`.
@@ -116,6 +119,8 @@ pub enum Op {
     HashGet { fields: Vec<Bytes> },
     /// `Reply::Pairs`, sorted by field.
     HashAll,
+    /// `Reply::PairPage`, as [`Op::SetPage`].
+    HashPage { from: u64, limit: u32 },
     /// `Reply::Integer`: how many were there.
     HashRemove { fields: Vec<Bytes> },
     /// `Reply::Integer`.
@@ -147,11 +152,13 @@ impl Op {
                 | Op::Deadline
                 | Op::Get
                 | Op::SetMembers
+                | Op::SetPage { .. }
                 | Op::SetContains { .. }
                 | Op::SetLength
                 | Op::SetPick { remove: false, .. }
                 | Op::HashGet { .. }
                 | Op::HashAll
+                | Op::HashPage { .. }
                 | Op::HashLength
                 | Op::SiblingsGet
                 | Op::FlagGet
@@ -225,6 +232,17 @@ pub enum Reply {
     Members(Vec<Bytes>),
     Bools(Vec<bool>),
     Pairs(Vec<(Bytes, Bytes)>),
+    /// Members in no order that means anything, and from which place to go on; `None`: these were the last. What stayed throughout a walk is told
+    /// just once. A page may be empty and not the last.
+    MemberPage {
+        members: Vec<Bytes>,
+        next: Option<u64>,
+    },
+    /// Fields with their values, likewise.
+    PairPage {
+        pairs: Vec<(Bytes, Bytes)>,
+        next: Option<u64>,
+    },
     /// Concurrent values (sorted by birth) and the context that a later put gives back.
     Siblings {
         values: Vec<Bytes>,
@@ -265,6 +283,8 @@ pub enum RequestError {
     ValueTooLarge { size: u64, limit: u64 },
     #[error("{count} siblings are at the limit of {limit}: read the key and write with its context to join them")]
     TooManySiblings { count: u64, limit: u64 },
+    #[error("the collection has over {entries} entries or {bytes} bytes: read it page by page (SSCAN, HSCAN)")]
+    CollectionTooLarge { entries: u64, bytes: u64 },
     #[error("the context is not one that was given out for this key: read the key and use the context it returns")]
     BadContext,
     #[error("{0}")]

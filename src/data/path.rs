@@ -1,10 +1,12 @@
 //! Where a row stands: its key on disk, in order.
 //!
 //! ```text
-//! partition u16 | key hash u64 | namespace u16 | key length u16 | key | component u8 | member
-//! '-- one range scan = one partition ---------------------------'
-//!                 '-- one range scan = a digest leaf
+//! partition u16 | key hash u64 | namespace u16 | key length u16 | key | component u8 | [name hash u64] | member
+//! '-- one range scan = one partition ---------------------------'                          |
+//!                 '-- one range scan = a digest leaf                                        |
 //!                                '-- one range scan = a key, its components in order, small ones first
+//!                                           set members and map fields only, by the hash of their name: a page of
+//!                                           a large collection is one range scan, and its cursor a number
 //! ```
 //! All integers big-endian, so that bytes order as numbers do.
 
@@ -118,6 +120,24 @@ impl Path {
         Some(Life(u64::from_be_bytes(rest.get(..8)?.try_into().ok()?)))
     }
 
+    /// The hash of the member's or the field's name, by which the rows of sets and maps are ordered. `None`: no row of those.
+    pub fn name_hash(&self) -> Option<u64> {
+        match self.component {
+            Component::Member => Some(hash64(&self.member)),
+            _ => self.field().map(|field| hash64(&field)),
+        }
+    }
+
+    /// What orders rows on disk.
+    pub fn order(&self) -> (Component, Option<u64>, &Bytes) {
+        (self.component, self.name_hash(), &self.member)
+    }
+
+    /// Where a walk over a set or a map comes upon this row. Below 2^53, so that clients that hold numbers as doubles keep it whole.
+    pub fn place(&self) -> Option<u64> {
+        self.name_hash().map(|hash| hash >> PLACE_SHIFT)
+    }
+
     /// The field that a `Field`, `FieldCounter` or `FieldRetry` row belongs to.
     pub fn field(&self) -> Option<Bytes> {
         match self.component {
@@ -129,6 +149,16 @@ impl Path {
             _ => None,
         }
     }
+}
+
+/// What lies in a name's hash below its place.
+const PLACE_SHIFT: u32 = 11;
+/// So many places there are.
+pub const PLACES: u64 = 1 << (64 - PLACE_SHIFT);
+
+/// Where the rows at this place and behind it begin within their component on disk. `None`: there is no such place.
+pub fn place_start(place: u64) -> Option<[u8; 8]> {
+    (place < PLACES).then(|| (place << PLACE_SHIFT).to_be_bytes())
 }
 
 /// What the members of a field's counter rows begin with.
@@ -157,9 +187,12 @@ pub fn key_prefix(partition: Partition, key: &Key) -> BytesMut {
 
 /// A row's whole key on disk.
 pub fn row_key(prefix: &[u8], path: &Path) -> Vec<u8> {
-    let mut key = Vec::with_capacity(prefix.len() + 1 + path.member.len());
+    let mut key = Vec::with_capacity(prefix.len() + 9 + path.member.len());
     key.extend_from_slice(prefix);
     key.push(path.component as u8);
+    if let Some(hash) = path.name_hash() {
+        key.extend_from_slice(&hash.to_be_bytes());
+    }
     key.extend_from_slice(&path.member);
     key
 }
@@ -179,8 +212,15 @@ pub fn parse_row_key(bytes: &[u8]) -> Option<(Partition, u64, Key, Path)> {
     let length = u16::from_be_bytes(bytes.get(12..14)?.try_into().ok()?) as usize;
     let key = Bytes::copy_from_slice(bytes.get(14..14 + length)?);
     let component = Component::from_byte(*bytes.get(14 + length)?)?;
-    let member = Bytes::copy_from_slice(bytes.get(15 + length..)?);
-    Some((partition, hash, Key { namespace, bytes: key }, Path { component, member }))
+    let mut member = bytes.get(15 + length..)?;
+    let mut name_hash = None;
+    if component >= Component::Field {
+        let (hashed, rest) = member.split_first_chunk::<8>()?;
+        (name_hash, member) = (Some(u64::from_be_bytes(*hashed)), rest);
+    }
+    let path = Path { component, member: Bytes::copy_from_slice(member) };
+    // Where nobody would look for it there is no such row.
+    (path.name_hash() == name_hash).then_some((partition, hash, Key { namespace, bytes: key }, path))
 }
 
 #[cfg(test)]
@@ -195,6 +235,9 @@ mod tests {
             Path::new(Component::Register, ""),
             Path::tally(Some(b"field"), Life(3), Incarnation(9)),
             Path::new(Component::Member, "a member"),
+            Path::new(Component::Member, ""),
+            Path::new(Component::Field, "a field"),
+            Path::retry(Some(b"field"), Life(3), OpId([7; 16])),
         ] {
             let (partition, hash, parsed, at) = parse_row_key(&row_key(&prefix, &path)).expect("a row key");
             assert_eq!((partition, hash, &parsed, &at), (Partition(7), key_hash(&key), &key, &path));
@@ -203,6 +246,14 @@ mod tests {
         let tally = Path::tally(Some(b"field"), Life(3), Incarnation(9));
         assert_eq!(tally.life(), Some(Life(3)));
         assert_eq!(tally.field().as_deref(), Some(&b"field"[..]));
+        let beside = Path::new(Component::Member, "a member");
+        let mut displaced = row_key(&prefix, &beside);
+        *displaced.last_mut().expect("not empty") = b'!';
+        assert_eq!(parse_row_key(&displaced), None, "it does not stand where its name says");
+        assert_eq!(tally.place(), Path::new(Component::Field, "field").place());
+        let start = [&row_key(&prefix, &beside)[..18], &place_start(beside.place().expect("a place")).expect("is one")]
+            .concat();
+        assert!(start <= row_key(&prefix, &beside) && place_start(PLACES).is_none());
         for cut in 0..15 {
             assert_eq!(parse_row_key(&row_key(&prefix, &Path::new(Component::Flag, ""))[..cut]), None);
             assert_eq!(row_prefix(&row_key(&prefix, &Path::new(Component::Flag, ""))[..cut]), None);

@@ -12,6 +12,7 @@ use super::random::Random;
 use crate::data::consistency::{Consistency, Level};
 use crate::data::decimal::Decimal;
 use crate::data::op::{Condition, DeadlineCondition, Key, Op, Reply, SetExpiry};
+use crate::data::path::PLACES;
 
 pub const KINDS: &[u8] = b"cdsrmhifx";
 
@@ -49,6 +50,7 @@ pub fn draw(
     let member = |random: &mut Random| Bytes::from(format!("m{}", random.below(4)));
     let members = |random: &mut Random| (0..random.between(1, 2)).map(|_| member(random)).collect::<Vec<_>>();
     let by = |random: &mut Random| Decimal::from_integer(random.between(1, 9) as i64);
+    let from = |random: &mut Random| random.chance(500_000).then(|| random.below(PLACES)).unwrap_or(0);
     let mut context_values = Vec::new();
     let op = match kind {
         b'c' => match random.below(8) {
@@ -61,8 +63,9 @@ pub fn draw(
             1 | 2 => Op::Delete,
             _ => Op::Increment { by: by(random), integer: true },
         },
-        b's' => match random.below(10) {
+        b's' => match random.below(11) {
             0 => Op::SetMembers,
+            10 => Op::SetPage { from: from(random), limit: random.between(1, 3) as u32 },
             1 => Op::SetContains { members: members(random) },
             2 => Op::SetLength,
             3..=5 => Op::SetRemove { members: members(random) },
@@ -98,8 +101,9 @@ pub fn draw(
             2..=4 => Op::HashRemove { fields: members(random) },
             _ => Op::HashSet { fields: vec![(member(random), value())], absent_only: false },
         },
-        b'i' => match random.below(6) {
+        b'i' => match random.below(7) {
             0 => Op::HashAll,
+            1 => Op::HashPage { from: from(random), limit: random.between(1, 3) as u32 },
             _ => Op::HashIncrement { field: member(random), by: by(random), integer: true },
         },
         b'f' => match random.below(5) {

@@ -37,8 +37,9 @@ use thiserror::Error;
 use super::wipe::WIPE;
 use crate::data::id::{Incarnation, hash64};
 
-/// The layout of folder and store that this program writes, and the newest that it reads.
-pub const FORMAT: u64 = 1;
+/// The layout of folder and store that this program writes, and the only one that it reads. In the first, members and fields were not in
+/// the order of their hashes.
+pub const FORMAT: u64 = 2;
 
 pub(super) const MARKER: &str = "tidewater.toml";
 pub(super) const MARKER_NEW: &str = "tidewater.toml.new";
@@ -101,8 +102,7 @@ pub enum FolderError {
     WrongCluster { path: PathBuf, found: String, expected: String },
 
     #[error(
-        "the data folder {} has format {found}, and this program knows formats up to {FORMAT}; start it with the version that wrote it \
-         or a newer one", path.display()
+        "the data folder {} has format {found}, and this program reads only format {FORMAT}; start it with the version that wrote it", path.display()
     )]
     UnknownFormat { path: PathBuf, found: u64 },
 
@@ -325,7 +325,7 @@ pub(super) fn read_marker(folder: &Path, node_name: &str, cluster_name: &str) ->
     };
     // First the format: of one that we do not know we do not know the other fields either.
     let format = number("format")?;
-    if format == 0 || format > FORMAT {
+    if format != FORMAT {
         return Err(FolderError::UnknownFormat { path: folder.to_owned(), found: format });
     }
     let (path, found) = (folder.to_owned(), field("cluster")?.to_owned());

@@ -12,7 +12,7 @@ use crate::data::context::Context;
 use crate::data::id::{Dot, NodeId, OpId, Partition, StoreId};
 use crate::data::mutation::Delta;
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
-use crate::data::path::{Component, Path};
+use crate::data::path::{Component, PLACES, Path};
 use crate::data::row::Row;
 use crate::wire::packed_log::PackedLog;
 
@@ -284,6 +284,14 @@ pub enum Scope {
     AllFields,
     Members(Vec<Bytes>),
     AllMembers,
+    /// The members of a set or the fields of a map that stand at the first `limit` places (see [`Path::place`]) from `from` on and
+    /// below `upto`: fewer when they hold [`PAGE_BYTES`] before. Deadlines.
+    Page {
+        of: Collection,
+        from: u64,
+        upto: Option<u64>,
+        limit: u32,
+    },
     /// The first [`GLANCE`] rows of each component: enough to tell what a key is and when it ends.
     Glance,
     Everything,
@@ -302,9 +310,80 @@ impl Scope {
             Scope::AllMembers => path.component == Component::Member,
             Scope::AllFields => path.field().is_some(),
             Scope::Fields(fields) => path.field().is_some_and(|field| fields.contains(&field)),
+            Scope::Page { of, from, upto, .. } => {
+                of.components().contains(&path.component)
+                    && path.place().is_some_and(|place| place >= *from && upto.is_none_or(|upto| place < upto))
+            }
+        }
+    }
+
+    /// Of rows among which all are that stand at the first places of a page, leaves just the page. Other scopes have no bound.
+    pub fn cut(&self, rows: &mut Vec<(Path, Row)>) {
+        if let Some(end) = self.end(rows.iter().map(|(path, row)| (path, row))) {
+            // What has no place, a deadline, goes with every page.
+            rows.retain(|(path, _)| path.place() < Some(end));
+        }
+    }
+
+    /// Ends a page at a place, unless it ends before.
+    pub fn up_to(&mut self, end: Option<u64>) {
+        if let Scope::Page { upto, .. } = self {
+            *upto = (*upto).into_iter().chain(end).min();
+        }
+    }
+
+    /// The place behind the last that a page reaches, by what stands there; `None`: it reaches to the end. Whatever stands behind it,
+    /// nothing has been said about it.
+    pub fn end<'a>(&self, rows: impl Iterator<Item = (&'a Path, &'a Row)>) -> Option<u64> {
+        let Scope::Page { upto, limit, .. } = self else { return None };
+        let rows = rows.filter_map(|(path, row)| Some((path.place()?, row_bytes(path, row))));
+        let mut rows: Vec<(u64, usize)> = rows.collect();
+        rows.sort_unstable();
+        let (mut bytes, mut places) = (0, 0);
+        for same in rows.chunk_by(|(one, _), (two, _)| one == two) {
+            bytes += same.iter().map(|(_, bytes)| bytes).sum::<usize>();
+            places += 1;
+            if places >= *limit || bytes >= PAGE_BYTES {
+                return same.first().map(|(place, _)| place + 1).filter(|end| *end < PLACES).or(*upto);
+            }
+        }
+        *upto
+    }
+}
+
+/// What a row counts in a page. The same wherever it is read, since pages are compared.
+pub fn row_bytes(path: &Path, row: &Row) -> usize {
+    let payload = match row {
+        Row::Field(entries) => {
+            entries.iter().map(|entry| 32 + entry.payload.as_ref().map_or(0, |payload| payload.len())).sum()
+        }
+        Row::Births(births) => births.len() * 32,
+        _ => 32,
+    };
+    path.member.len() + payload
+}
+
+/// What a walk goes over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Collection {
+    Members,
+    Fields,
+}
+
+impl Collection {
+    /// In which components it stands.
+    pub fn components(self) -> &'static [Component] {
+        match self {
+            Collection::Members => &[Component::Member],
+            Collection::Fields => &[Component::Field, Component::FieldCounter, Component::FieldRetry],
         }
     }
 }
+
+/// Places in a page, at most.
+pub const PAGE_PLACES: u32 = 10_000;
+/// A page ends where it holds so much.
+pub const PAGE_BYTES: usize = 1 << 20;
 
 /// Rows of each component in a glance. A component with fewer is all there.
 pub const GLANCE: usize = 64;

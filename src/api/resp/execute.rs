@@ -7,6 +7,7 @@ use crate::api::resp::frame::Frame;
 use crate::api::resp::glob;
 use crate::api::resp::plan::{Goal, Many, Part, Plan, Shape, Terms, Walk};
 use crate::api::resp::refusal;
+use crate::api::resp::whole;
 use crate::data::consistency::Receipt;
 use crate::data::id::{OpId, Partition, hash64, mix64};
 use crate::data::op::{Key, Op, Request, RequestError, Response, ScanPage, ScanRequest};
@@ -40,7 +41,7 @@ pub async fn execute<D: Door>(door: D, ticket: u64, plan: Plan, terms: Terms) ->
     match plan {
         Plan::One(key, op, shape) => {
             let mutation = !op.is_read();
-            let response = door.submit(request(&door, key, op, &terms, 0)).await;
+            let response = whole::submit(&door, request(&door, key, op, &terms, 0)).await;
             let frame = match (response.result, shape) {
                 (Ok(reply), Shape::Plain(shape)) => shape(reply),
                 (Ok(reply), Shape::With(shape)) => shape(reply),
@@ -62,7 +63,7 @@ async fn many<D: Door>(door: D, ticket: u64, mut plan: Plan, terms: Terms) -> Do
             Plan::Now(frame) => return Done { ticket, frame, receipt, mutation },
             Plan::One(key, op, shape) => {
                 mutation |= !op.is_read();
-                let response = door.submit(request(&door, key, op, &terms, number)).await;
+                let response = whole::submit(&door, request(&door, key, op, &terms, number)).await;
                 number += 1;
                 weaken(&mut receipt, response.receipt);
                 Plan::Now(match (response.result, shape) {
@@ -99,7 +100,7 @@ async fn submit_all<D: Door>(door: &D, parts: Vec<(Key, Op)>, terms: &Terms, fir
     let mut running = FuturesUnordered::new();
     for (at, (key, op)) in parts.into_iter().enumerate() {
         let request = request(door, key, op, terms, first + at as u64);
-        running.push(async move { (at, door.submit(request).await) });
+        running.push(async move { (at, whole::submit(door, request).await) });
         if running.len() >= PARTS_AT_ONCE {
             answers.extend(running.next().await);
         }
@@ -133,18 +134,12 @@ fn derived(id: OpId, number: u64) -> OpId {
     OpId::new(id.wall_ms(), random)
 }
 
-/// Keeps the receipt with the fewest acknowledgements for what it needed.
+/// Keeps the weaker receipt, and counts.
 fn weaken(kept: &mut Option<(Receipt, usize)>, new: Receipt) {
-    let strength = |receipt: &Receipt| receipt.acks.len() as i64 - i64::from(receipt.needed);
-    match kept {
-        Some((receipt, count)) => {
-            *count += 1;
-            if strength(&new) < strength(receipt) {
-                *receipt = new;
-            }
-        }
-        None => *kept = Some((new, 1)),
-    }
+    *kept = Some(match kept.take() {
+        Some((receipt, count)) => (receipt.weaker(new), count + 1),
+        None => (new, 1),
+    });
 }
 
 async fn run_walk<D: Door>(door: &D, walk: &Walk, terms: &Terms) -> Result<Frame, RequestError> {

@@ -25,6 +25,7 @@ pub mod plan;
 pub mod queue;
 pub mod refusal;
 pub mod session;
+pub mod whole;
 
 use std::future::Future;
 use std::io;

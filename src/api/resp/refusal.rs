@@ -62,6 +62,7 @@ pub fn of(error: &RequestError) -> Refusal {
         | RequestError::Overflow
         | RequestError::KeyTooLarge { .. }
         | RequestError::ValueTooLarge { .. }
+        | RequestError::CollectionTooLarge { .. }
         | RequestError::BadConsistency(_)
         | RequestError::FaultRefused(_)
         | RequestError::Protocol(_) => "ERR",

@@ -15,11 +15,16 @@ use crate::wire::message::{LogRow, RepairRow, Scope};
 
 use super::super::replica::Mint;
 use super::merge::Held;
-use super::plan::Facts;
+use super::plan::{Facts, Reach};
 use super::{
     Coordinator, Desk, Gathering, Payload, Running, STAMPS_MAX, Standing, check_op_id, largest_payload, merge,
     own_visible, plan,
 };
+
+/// Where a request must look that has not seen enough.
+fn further(running: &Running, object: &Object, desk: &Desk) -> Option<Reach> {
+    plan::further(&running.request.op, running.reach, object, running.next, desk.now.wall_ms)
+}
 
 impl Coordinator {
     pub(super) fn decide(
@@ -30,7 +35,16 @@ impl Coordinator {
     ) -> Result<(), StoreError> {
         let me = desk.options.me;
         let Gathering {
-            scope, local, local_version, local_forgotten, same, mut replies, hinted, acks, op_known, ..
+            mut scope,
+            local,
+            local_version,
+            local_forgotten,
+            same,
+            mut replies,
+            hinted,
+            acks,
+            op_known,
+            ..
         } = *gathering;
         running.receipt.acks = acks.values().cloned().collect();
         let owner = local.is_some();
@@ -46,6 +60,8 @@ impl Coordinator {
             // What was read when the others were asked may have been overtaken since.
             let overtaken = !alone && !desk.replica.is_unchanged(desk.turn, &running.request.key, local_version)?;
             let now = if overtaken {
+                let end = scope.end(asked.rows.iter());
+                scope.up_to(end);
                 Object::new(desk.replica.read(desk.turn, &running.request.key, &scope)?)
             } else {
                 std::mem::take(&mut asked)
@@ -53,6 +69,11 @@ impl Coordinator {
             let agreed = running.request.op.is_read() && replies.is_empty() && hinted.is_empty();
             // Where nothing can be counted twice, nobody needs to be told apart.
             if agreed && now.counted_beside().is_empty() {
+                running.next = scope.end(now.rows.iter());
+                if let Some(reach) = further(&running, &now, desk) {
+                    running.reach = reach;
+                    return self.begin(desk, running);
+                }
                 return self.answer(desk, running, now, owner);
             }
             // They hold what was read here when they were asked; what else they know of it is known here too.
@@ -65,11 +86,24 @@ impl Coordinator {
             held.push((me, local));
         }
         held.extend(replies);
+        // A page reaches as far as everybody has reached who answered.
+        running.next = held.iter().filter_map(|(_, held)| scope.end(held.rows.iter())).min();
+        if running.next.is_some() {
+            scope.up_to(running.next);
+            held.iter_mut().for_each(|(_, held)| held.rows.retain(|path, _| scope.covers(path)));
+        }
         let object = if held.len() == 1 && hinted.is_empty() {
             Object { rows: held[0].1.rows.clone() }
         } else {
             merge::join(&held, &hinted, &scope)
         };
+        // What has been done already looks for nothing.
+        if op_known.is_none()
+            && let Some(reach) = further(&running, &object, desk)
+        {
+            running.reach = reach;
+            return self.begin(desk, running);
+        }
         if held.len() > 1 && scope != Scope::Glance {
             self.note_lacks(desk, &mut running, owner, &held, &object);
         }
@@ -111,9 +145,10 @@ impl Coordinator {
     ) -> Result<(), StoreError> {
         let others = self.others(desk, &running.request, &object, owner)?;
         let wall_ms = desk.now.wall_ms;
-        let mine = own_visible(&running.request.op, &object, wall_ms);
+        // What is not on this page may be on another.
+        let mine = running.next.is_some() || own_visible(&running.request.op, &object, wall_ms);
         let result = plan::check_kind(&running.request.op, mine, &others, wall_ms)
-            .map(|()| plan::answer(&running.request.op, &running.request.key, &object, wall_ms));
+            .map(|()| plan::answer(&running.request.op, &running.request.key, &object, running.next, wall_ms));
         self.finish(desk, running, result)
     }
 

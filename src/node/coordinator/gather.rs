@@ -29,7 +29,7 @@ impl Coordinator {
             let write = Quorum::write(&request.consistency, members, desk.view.zone_of(me));
             usize::from(quorum.needed()) + usize::from(write.needed()) <= most
         };
-        let scope = plan::scope(&request.op);
+        let scope = plan::scope(&request.op, running.reach);
         let mut gathering = Box::new(Gathering {
             quorum,
             local: None,

@@ -109,13 +109,14 @@ fn cut_to_common(parts: &mut [Held]) {
         let end = parts
             .iter()
             .filter_map(|part| {
-                let mut paths = part.rows.keys().filter(|path| path.component == component);
-                paths.nth(GLANCE - 1).cloned()
+                let mut paths: Vec<&Path> = part.rows.keys().filter(|path| path.component == component).collect();
+                paths.sort_by_cached_key(|path| path.name_hash());
+                paths.get(GLANCE - 1).map(|path| (*path).clone())
             })
-            .min();
+            .min_by(|one, two| one.order().cmp(&two.order()));
         if let Some(end) = end {
             for part in parts.iter_mut() {
-                part.rows.retain(|path, _| path.component != component || *path <= end);
+                part.rows.retain(|path, _| path.component != component || path.order() <= end.order());
             }
         }
     }

@@ -49,6 +49,7 @@ use super::turn::{DoorTicket, Outbox, ShardOptions, Stats, Traffic};
 use merge::Held;
 use naming::Naming;
 use patience::Patience;
+use plan::Reach;
 use quorum::Quorum;
 
 /// How often a write that meets newer stamps is stamped again.
@@ -135,6 +136,10 @@ struct Running {
     above: Hlc,
     /// Was sent this mutation and has not answered: it may be doing it.
     silent: Option<NodeId>,
+    /// How far a pick looks.
+    reach: Reach,
+    /// Where to go on behind the page that was gathered.
+    next: Option<u64>,
     stage: Stage,
 }
 
@@ -268,6 +273,8 @@ impl Coordinator {
             holds_key: false,
             above: Hlc(0),
             silent: None,
+            reach: Reach::Beginning,
+            next: None,
             stage: Stage::Starting,
             request,
         });

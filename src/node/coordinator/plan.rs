@@ -12,11 +12,11 @@ use crate::data::id::{Dot, OpId, mix64};
 use crate::data::mutation::{Effect, Mutation, context_token, parse_context_token};
 use crate::data::object::Object;
 use crate::data::op::{Condition, DeadlineCondition, Key, Kind, Op, Reply, RequestError, SetExpiry};
-use crate::data::path::{Component, Path};
+use crate::data::path::{Component, PLACES, Path};
 use crate::data::row::{Life, Put, Row, tally_is_live};
 use crate::node::planted::Planted;
 use crate::node::replica::Mint;
-use crate::wire::message::Scope;
+use crate::wire::message::{Collection, PAGE_PLACES, Scope};
 
 /// Rows that one removal names at most; a larger collection is removed by several mutations.
 const REMOVALS_MAX: usize = 4096;
@@ -41,9 +41,36 @@ pub struct Facts<'a> {
     pub planted: Planted,
 }
 
+/// How much of a set is looked at for members picked at random. Most sets are small, and of a large one some stretch will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Its beginning, which may be all of it.
+    Beginning,
+    /// Where the dice fell. The longer the gap before a member, the likelier it is in there: members are not picked quite alike.
+    Somewhere,
+    Whole,
+}
+
+/// Members are picked from so many places at least, so that the gaps between them matter little.
+const PICK_PLACES: u32 = 64;
+
+/// Where to look next, when a pick has seen so much: `None` when it is enough.
+pub fn further(op: &Op, reach: Reach, object: &Object, next: Option<u64>, wall_ms: u64) -> Option<Reach> {
+    let Op::SetPick { count, .. } = op else { return None };
+    match reach {
+        Reach::Beginning => next.map(|_| Reach::Somewhere),
+        Reach::Somewhere => (object.members(wall_ms).count() < *count as usize).then_some(Reach::Whole),
+        Reach::Whole => None,
+    }
+}
+
 /// Which rows an operation must see.
-pub fn scope(op: &Op) -> Scope {
+pub fn scope(op: &Op, reach: Reach) -> Scope {
     match op {
+        Op::SetPick { count, seed, .. } if reach != Reach::Whole && *count <= PAGE_PLACES / 2 => {
+            let from = if reach == Reach::Somewhere { mix64(*seed) % PLACES } else { 0 };
+            page(Collection::Members, from, (count * 2).max(PICK_PLACES))
+        }
         Op::Kind | Op::Exists | Op::Deadline | Op::SetDeadline { .. } => Scope::Glance,
         Op::Delete => Scope::Everything,
         Op::Get | Op::Set { .. } | Op::GetDelete | Op::GetExpire { .. } | Op::Append { .. } | Op::Increment { .. } => {
@@ -53,6 +80,8 @@ pub fn scope(op: &Op) -> Scope {
             Scope::Members(members.clone())
         }
         Op::SetMembers | Op::SetLength | Op::SetPick { .. } => Scope::AllMembers,
+        Op::SetPage { from, limit } => page(Collection::Members, *from, *limit),
+        Op::HashPage { from, limit } => page(Collection::Fields, *from, *limit),
         Op::HashSet { fields, .. } => Scope::Fields(fields.iter().map(|(field, _)| field.clone()).collect()),
         Op::HashGet { fields } | Op::HashRemove { fields } => Scope::Fields(fields.clone()),
         Op::HashIncrement { field, .. } => Scope::Fields(vec![field.clone()]),
@@ -60,6 +89,10 @@ pub fn scope(op: &Op) -> Scope {
         Op::SiblingsGet | Op::SiblingsPut { .. } => Scope::Siblings,
         Op::FlagGet | Op::FlagSet { .. } => Scope::Flag,
     }
+}
+
+fn page(of: Collection, from: u64, limit: u32) -> Scope {
+    Scope::Page { of, from, upto: None, limit: limit.clamp(1, PAGE_PLACES) }
 }
 
 /// Must a mutation first see what a read level of replicas hold? True for whatever judges or removes; an addition or an overwrite
@@ -101,12 +134,14 @@ pub fn own_components(op: &Op) -> Option<&'static [Component]> {
         Op::SetAdd { .. }
         | Op::SetRemove { .. }
         | Op::SetMembers
+        | Op::SetPage { .. }
         | Op::SetContains { .. }
         | Op::SetLength
         | Op::SetPick { .. } => Some(&[Component::Member]),
         Op::HashSet { .. }
         | Op::HashGet { .. }
         | Op::HashAll
+        | Op::HashPage { .. }
         | Op::HashRemove { .. }
         | Op::HashLength
         | Op::HashIncrement { .. } => Some(&[Component::Field, Component::FieldCounter, Component::FieldRetry]),
@@ -119,7 +154,9 @@ pub fn own_components(op: &Op) -> Option<&'static [Component]> {
 /// at the coordinator.
 pub fn check_kind(op: &Op, mine: bool, others: &Object, wall_ms: u64) -> Result<(), RequestError> {
     let Some(own) = own_components(op) else { return Ok(()) };
-    if mine || matches!(op, Op::Set { old: false, .. }) {
+    // A walk that has begun goes on, whatever was written beside it.
+    let under_way = matches!(op, Op::SetPage { from: 1.., .. } | Op::HashPage { from: 1.., .. });
+    if mine || under_way || matches!(op, Op::Set { old: false, .. }) {
         return Ok(());
     }
     let foreign = others
@@ -129,14 +166,15 @@ pub fn check_kind(op: &Op, mine: bool, others: &Object, wall_ms: u64) -> Result<
     if foreign { Err(RequestError::WrongType) } else { Ok(()) }
 }
 
-/// Answers a read.
-pub fn answer(op: &Op, key: &Key, object: &Object, wall_ms: u64) -> Reply {
+/// Answers a read. `next`: where to go on, of a page.
+pub fn answer(op: &Op, key: &Key, object: &Object, next: Option<u64>, wall_ms: u64) -> Reply {
     match op {
         Op::Kind => Reply::Kind(kind(object, wall_ms)),
         Op::Exists => Reply::Bool(object.is_visible(wall_ms)),
         Op::Deadline => Reply::Deadline(object.is_visible(wall_ms).then(|| deadline(object, wall_ms))),
         Op::Get => Reply::Value(object.text(None, wall_ms)),
         Op::SetMembers => Reply::Members(object.members(wall_ms).cloned().collect()),
+        Op::SetPage { .. } => Reply::MemberPage { members: object.members(wall_ms).cloned().collect(), next },
         Op::SetContains { members } => {
             Reply::Bools(members.iter().map(|member| object.has_member(member, wall_ms)).collect())
         }
@@ -146,6 +184,7 @@ pub fn answer(op: &Op, key: &Key, object: &Object, wall_ms: u64) -> Reply {
         }
         Op::HashGet { fields } => Reply::Values(fields.iter().map(|field| object.text(Some(field), wall_ms)).collect()),
         Op::HashAll => Reply::Pairs(object.fields(wall_ms)),
+        Op::HashPage { .. } => Reply::PairPage { pairs: object.fields(wall_ms), next },
         Op::HashLength => Reply::Integer(object.fields(wall_ms).len() as i64),
         Op::SiblingsGet => siblings(key, object, wall_ms),
         Op::FlagGet => Reply::Bool(object.flag(wall_ms)),
@@ -250,7 +289,7 @@ pub fn plan(op: &Op, facts: &Facts, mint: &mut Mint) -> Result<(Vec<Mutation>, R
             }
             Reply::Bool(was)
         }
-        read => answer(read, facts.key, object, wall_ms),
+        read => answer(read, facts.key, object, None, wall_ms),
     };
     Ok((out.list, reply))
 }

@@ -1,7 +1,7 @@
 //! A replica's partitions: rows, what has been seen, and the log of what others may still miss.
 //!
 //! ```text
-//! Rows  partition | key hash | namespace | key | component | member  -> row
+//! Rows  partition | key hash | namespace | key | component | [name hash] | member  -> row
 //! Log   partition | incarnation | counter                            -> which rows a dot touched
 //! Meta  's' partition           -> checkpoint: seen, where the log starts, the newest stamp
 //!       'd' partition dot       -> a dot that was superseded by name before it came

@@ -13,10 +13,10 @@ use super::keys::{after_components, component_start, upper_bound};
 use super::objects::{Held, Mask};
 use super::{Replica, Turn, corrupt, decode, get_row};
 use crate::data::op::Key;
-use crate::data::path::{Component, Path, field_prefix, key_prefix, parse_row_key, row_key};
+use crate::data::path::{Component, Path, field_prefix, key_prefix, parse_row_key, place_start, row_key};
 use crate::data::row::Row;
 use crate::storage::{Space, StoreError};
-use crate::wire::message::{GLANCE, Scope};
+use crate::wire::message::{GLANCE, PAGE_BYTES, Scope, row_bytes};
 
 /// An object of up to this many rows is read in one walk, whatever is asked of it.
 const SMALL_ROWS: usize = 8;
@@ -78,8 +78,9 @@ impl Replica {
         if let Some(known) = self.objects.get(&prefix) {
             match &known.held {
                 Held::All(rows) if !touched => {
-                    let rows = rows.iter().filter(|(path, _)| scope.covers(path)).cloned().collect();
+                    let mut rows = rows.iter().filter(|(path, _)| scope.covers(path)).cloned().collect();
                     self.objects.hits += 1;
+                    scope.cut(&mut rows);
                     return Ok(rows);
                 }
                 Held::Nothing if !touched && !known.mask.is_only(Component::Register) => {}
@@ -149,13 +150,19 @@ impl Replica {
                     }
                     for component in [Component::FieldCounter, Component::FieldRetry] {
                         if mask.has_any(&[component]) {
-                            let mut from = component_start(&prefix, component as u8);
-                            from.extend_from_slice(&field_prefix(field));
+                            let from = row_key(&prefix, &Path::new(component, field_prefix(field)));
                             let to = upper_bound(&from);
                             collect(turn, &from, &to, usize::MAX, &mut rows)?;
                         }
                     }
                 }
+            }
+            Scope::Page { of, from, upto, limit } => {
+                self.deadlines(turn, &prefix, mask, &mut rows)?;
+                for component in of.components().iter().filter(|component| mask.has_any(&[**component])) {
+                    page(turn, &prefix, *component, (*from, *upto), *limit, &mut rows)?;
+                }
+                scope.cut(&mut rows);
             }
         }
         rows.sort_by(|(one, _), (two, _)| one.cmp(two));
@@ -206,6 +213,7 @@ impl Replica {
         };
         self.objects.remember(prefix, mask, held, bytes);
         rows.retain(|(path, _)| scope.covers(path));
+        scope.cut(&mut rows);
         Ok(Some(rows))
     }
 
@@ -234,14 +242,55 @@ fn range(
     collect(turn, &component_start(prefix, first as u8), &component_start(prefix, last as u8 + 1), usize::MAX, rows)
 }
 
+/// The rows of one component at the first places from `from` on, with at most one more behind them.
+fn page(
+    turn: &Turn,
+    prefix: &[u8],
+    component: Component,
+    (from, upto): (u64, Option<u64>),
+    limit: u32,
+    rows: &mut Vec<(Path, Row)>,
+) -> Result<(), StoreError> {
+    let at = |place| Some([&component_start(prefix, component as u8)[..], &place_start(place)?].concat());
+    let Some(start) = at(from) else { return Ok(()) };
+    let end = upto.and_then(at).unwrap_or_else(|| component_start(prefix, component as u8 + 1));
+    let (mut places, mut bytes, mut last) = (0, 0, None);
+    collect_while(turn, &start, &end, rows, |path, row| {
+        let place = path.place();
+        if last != place {
+            if places >= limit || bytes >= PAGE_BYTES {
+                return false;
+            }
+            places += 1;
+            last = place;
+        }
+        bytes += row_bytes(path, row);
+        true
+    })
+}
+
 fn collect(turn: &Turn, from: &[u8], to: &[u8], limit: usize, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
-    let mut damaged = None;
     let mut left = limit;
+    collect_while(turn, from, to, rows, |_, _| {
+        left -= 1;
+        left > 0
+    })
+}
+
+/// Rows in order, to the first of which it is not true, with that.
+fn collect_while(
+    turn: &Turn,
+    from: &[u8],
+    to: &[u8],
+    rows: &mut Vec<(Path, Row)>,
+    mut goes_on: impl FnMut(&Path, &Row) -> bool,
+) -> Result<(), StoreError> {
+    let mut damaged = None;
     turn.scan(Space::Rows, from, to, &mut |key, value| match (parse_row_key(key), decode::<Row>(value, "a row")) {
         (Some((_, _, _, path)), Ok(row)) => {
+            let more = goes_on(&path, &row);
             rows.push((path, row));
-            left -= 1;
-            left > 0
+            more
         }
         (None, _) => {
             damaged = Some(corrupt("a row key"));
@@ -267,9 +316,11 @@ mod tests {
     use super::super::objects::Objects;
     use super::*;
     use crate::data::id::{Dot, Incarnation, OpId};
+    use crate::data::path::PLACES;
     use crate::data::row::{Birth, Life};
     use crate::storage::{MemoryStore, Storage};
     use crate::wire::codec;
+    use crate::wire::message::Collection;
 
     fn path() -> impl Strategy<Value = Path> {
         let name = || proptest::sample::select(vec!["a", "b", "bb", "c"]);
@@ -300,7 +351,18 @@ mod tests {
 
     fn scopes() -> Vec<Scope> {
         let names = || ["a", "bb", "z"].map(|name| Bytes::from_static(name.as_bytes())).to_vec();
+        let place = |component, name: &'static str| Path::new(component, name).place().expect("a place");
+        let page = |of, from, upto, limit| Scope::Page { of, from, upto, limit };
+        let (b, bb) = (place(Component::Member, "b"), place(Component::Field, "bb"));
         vec![
+            page(Collection::Members, 0, None, 10_000),
+            page(Collection::Members, 0, None, 1),
+            page(Collection::Members, b, None, 3),
+            page(Collection::Members, b + 1, Some(PLACES - 1), 2),
+            page(Collection::Members, PLACES, None, 2),
+            page(Collection::Fields, 0, None, 10_000),
+            page(Collection::Fields, 0, Some(bb), 2),
+            page(Collection::Fields, bb, None, 1),
             Scope::Text,
             Scope::Flag,
             Scope::Siblings,
@@ -375,7 +437,9 @@ mod tests {
                         for (key, model) in keys.iter().zip(&models) {
                             for scope in &scopes {
                                 let wanted = model.iter().filter(|(path, _)| scope.covers(path));
-                                let wanted: Vec<_> = wanted.map(|(path, row)| (path.clone(), row.clone())).collect();
+                                let mut wanted: Vec<_> =
+                                    wanted.map(|(path, row)| (path.clone(), row.clone())).collect();
+                                scope.cut(&mut wanted);
                                 prop_assert_eq!(&replica.read(&turn, key, scope).unwrap(), &wanted, "{:?}", scope);
                                 let mask = replica.mask(&turn, key).unwrap();
                                 prop_assert!(model.keys().all(|path| mask.has_any(&[path.component])));

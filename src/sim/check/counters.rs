@@ -83,7 +83,7 @@ fn reads(world: &World) -> Result<(), String> {
     let told = |call: &Call| -> Vec<(Option<bytes::Bytes>, bytes::Bytes)> {
         match &call.reply {
             Some(Reply::Value(value)) => value.iter().map(|value| (None, value.clone())).collect(),
-            Some(Reply::Pairs(pairs)) => {
+            Some(Reply::Pairs(pairs) | Reply::PairPage { pairs, .. }) => {
                 pairs.iter().map(|(field, value)| (Some(field.clone()), value.clone())).collect()
             }
             _ => Vec::new(),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::scan::{Asked, page_of};
+use super::scan::{Asked, page};
 use super::{Command, DENYOOM, FAST, READ, WRITE, decimal, distinct, integer, is, keyed};
 use crate::api::resp::frame::{Frame, Version};
 use crate::api::resp::plan::{Plan, shape, unexpected};
@@ -127,9 +127,10 @@ fn hincrbyfloat(call: &mut Call<'_>) -> Result<Plan, Refusal> {
 
 fn hscan(call: &mut Call<'_>) -> Result<Plan, Refusal> {
     let asked = Asked::parse(call, 2)?;
-    Ok(Plan::one_with(&call.arguments[1], Op::HashAll, move |reply| match reply {
-        Reply::Pairs(pairs) => {
-            let (cursor, page) = page_of(pairs, |(field, _)| field, &asked);
+    let op = Op::HashPage { from: asked.cursor, limit: asked.count };
+    Ok(Plan::one_with(&call.arguments[1], op, move |reply| match reply {
+        Reply::PairPage { pairs, next } => {
+            let (cursor, page) = page(pairs, |(field, _)| field, next, &asked);
             let values = !asked.without_values;
             let page = page.into_iter().flat_map(|(field, value)| [Some(field), values.then_some(value)]);
             Frame::Array(vec![cursor, Frame::Array(Frame::bulks(page.flatten()))])

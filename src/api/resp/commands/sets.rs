@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::scan::page_of;
+use super::scan::page;
 use super::{Command, DENYOOM, FAST, MOVABLE, READ, WRITE, distinct, integer, integer_or, is, keyed, multi};
 use crate::api::resp::frame::Frame;
 use crate::api::resp::plan::{Many, Part, Plan, shape, unexpected};
@@ -107,9 +107,10 @@ fn srandmember(call: &mut Call<'_>) -> Result<Plan, Refusal> {
 
 fn sscan(call: &mut Call<'_>) -> Result<Plan, Refusal> {
     let asked = super::scan::Asked::parse(call, 2)?;
-    Ok(Plan::one_with(&call.arguments[1], Op::SetMembers, move |reply| match reply {
-        Reply::Members(members) => {
-            let (cursor, page) = page_of(members, |member| member, &asked);
+    let op = Op::SetPage { from: asked.cursor, limit: asked.count };
+    Ok(Plan::one_with(&call.arguments[1], op, move |reply| match reply {
+        Reply::MemberPage { members, next } => {
+            let (cursor, page) = page(members, |member| member, next, &asked);
             Frame::Array(vec![cursor, Frame::Array(Frame::bulks(page))])
         }
         other => unexpected(&other),
