@@ -41,6 +41,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rocksdb", &["storage/rocks.rs"]),
     ("rustls", &["net"]),
     ("serde_json", &["api/http", "cli"]),
+    ("smallvec", &["node/coordinator"]),
     ("tokio_rustls", &["net", "api/resp"]),
     ("toml", &["cli"]),
     ("uuid", &["data/id.rs"]),

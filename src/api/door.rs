@@ -7,6 +7,7 @@ use crate::data::id::{NodeId, OpId, Partition};
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest, Whereabouts};
 use crate::host::clock;
 use crate::host::handle::Handle;
+use crate::host::lane::Reply;
 use crate::ring::layout::Layout;
 use crate::wire::status::NodeStatus;
 
@@ -14,6 +15,12 @@ use crate::wire::status::NodeStatus;
 pub trait Door: Clone + Send + Sync + 'static {
     /// Runs one request. Always answers, at the latest shortly after the request's deadline; a full node answers `Overloaded`.
     fn submit(&self, request: Request) -> impl Future<Output = Response> + Send;
+
+    /// The same, and the answer is handed to `reply`, on somebody else's time; dropped without one, it is as [`Door::lost`] says.
+    fn submit_with(&self, request: Request, reply: Reply);
+
+    /// What a request comes to that nobody answered.
+    fn lost(&self, mutation: bool) -> Response;
 
     /// One page of the keys of one partition.
     fn scan(&self, scan: ScanRequest) -> impl Future<Output = Result<ScanPage, RequestError>> + Send;
@@ -46,6 +53,14 @@ pub trait Door: Clone + Send + Sync + 'static {
 impl Door for Handle {
     async fn submit(&self, request: Request) -> Response {
         Handle::submit(self, request).await
+    }
+
+    fn submit_with(&self, request: Request, reply: Reply) {
+        Handle::submit_with(self, request, reply);
+    }
+
+    fn lost(&self, mutation: bool) -> Response {
+        Handle::lost(self, mutation)
     }
 
     async fn scan(&self, scan: ScanRequest) -> Result<ScanPage, RequestError> {

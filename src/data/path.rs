@@ -12,6 +12,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::id::{Incarnation, Namespace, OpId, Partition, hash64};
 use super::op::Key;
@@ -120,11 +121,11 @@ impl Path {
         Some(Life(u64::from_be_bytes(rest.get(..8)?.try_into().ok()?)))
     }
 
-    /// The hash of the member's or the field's name, by which the rows of sets and maps are ordered. `None`: no row of those.
+    /// The hash (XXH3) of the member's or the field's name, by which the rows of sets and maps are ordered. `None`: no row of those.
     pub fn name_hash(&self) -> Option<u64> {
         match self.component {
-            Component::Member => Some(hash64(&self.member)),
-            _ => self.field().map(|field| hash64(&field)),
+            Component::Member => Some(xxh3_64(&self.member)),
+            _ => self.field().map(|field| xxh3_64(&field)),
         }
     }
 

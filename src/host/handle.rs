@@ -9,7 +9,7 @@ use crate::data::consistency::Receipt;
 use crate::data::id::{Incarnation, NodeId, OpId, Partition};
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest, Whereabouts};
 use crate::host::clock;
-use crate::host::lane::{Common, LaneInput, LaneSender, ReplyTo, ScanReplyTo};
+use crate::host::lane::{Common, LaneInput, LaneSender, Reply, ReplyTo, ScanReplyTo, UnderWay};
 use crate::node::shard::ShardStatus;
 use crate::ring::view::View;
 use crate::storage::Storage;
@@ -42,7 +42,7 @@ struct Inner {
     lanes: Vec<LaneSender>,
     view: RwLock<Arc<View>>,
     common: Arc<Common>,
-    under_way: AtomicUsize,
+    under_way: Arc<AtomicUsize>,
     requests_max: usize,
     stopping: AtomicBool,
 }
@@ -63,7 +63,7 @@ impl Handle {
             lanes,
             view: RwLock::new(view),
             common,
-            under_way: AtomicUsize::new(0),
+            under_way: Arc::default(),
             requests_max,
             stopping: AtomicBool::new(false),
         };
@@ -76,21 +76,28 @@ impl Handle {
 
     /// Runs a request. Always answers; a node that has too much under way answers `Overloaded` at once and does nothing.
     pub async fn submit(&self, request: Request) -> Response {
-        if let Some(error) = self.refusal() {
-            return self.refused(error);
-        }
         let mutation = !request.op.is_read();
         let (reply, answer) = oneshot::channel();
-        let _under_way = UnderWay::new(&self.inner.under_way);
-        let lane = self.lane(self.view().partition_of(&request.key.bytes));
-        if lane.try_send(LaneInput::Request { request, reply: ReplyTo::Door(reply) }).is_err() {
-            return self.refused(RequestError::Overloaded("the lane's queue is full".into()));
-        }
+        // The asker may have gone: then nobody misses the answer.
+        self.submit_with(request, Box::new(move |response| drop(reply.send(response))));
         match answer.await {
             Ok(response) => response,
-            // The lane ended without an answer: it is stopping, and what it was doing is not known.
-            Err(_) => self.refused(RequestError::Disconnected { node: self.name().into(), mutation }),
+            Err(_) => self.lost(mutation),
         }
+    }
+
+    /// Runs a request and hands its answer to `reply`: now, when it is refused. Dropped without one: see [`Handle::lost`].
+    pub fn submit_with(&self, request: Request, reply: Reply) {
+        if let Some(error) = self.refusal() {
+            return reply(self.refused(error));
+        }
+        let under_way = UnderWay::new(&self.inner.under_way);
+        self.enter(request, ReplyTo::Door { reply, under_way });
+    }
+
+    /// The lane ended without an answer: it is stopping, and what it was doing is not known.
+    pub fn lost(&self, mutation: bool) -> Response {
+        self.refused(RequestError::Disconnected { node: self.name().into(), mutation })
     }
 
     /// Runs a request whose answer goes wherever `reply` says.
@@ -98,6 +105,10 @@ impl Handle {
         if let Some(error) = self.refusal() {
             return reply.answer(self.refused(error));
         }
+        self.enter(request, reply);
+    }
+
+    fn enter(&self, request: Request, reply: ReplyTo) {
         let lane = self.lane(self.view().partition_of(&request.key.bytes));
         if let Err(LaneInput::Request { reply, .. }) = lane.try_send(LaneInput::Request { request, reply }) {
             reply.answer(self.refused(RequestError::Overloaded("the lane's queue is full".into())));
@@ -305,21 +316,5 @@ impl Handle {
                 .collect(),
             counters,
         }
-    }
-}
-
-/// Counts a request for as long as somebody waits for it.
-struct UnderWay<'a>(&'a AtomicUsize);
-
-impl<'a> UnderWay<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,9 +65,29 @@ pub enum LaneInput {
     Stop,
 }
 
+/// Takes an answer, on the lane's time: it hands it over and does nothing else. Dropped without one: none will come, and what became of
+/// the request is not known.
+pub type Reply = Box<dyn FnOnce(Response) + Send>;
+
+/// One more of the requests that a node has under way, until it is dropped.
+pub struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    pub fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Where an answer goes.
 pub enum ReplyTo {
-    Door(oneshot::Sender<Response>),
+    Door { reply: Reply, under_way: UnderWay },
     Native { link: Link, ticket: u64 },
 }
 
@@ -79,8 +99,10 @@ pub enum ScanReplyTo {
 impl ReplyTo {
     pub fn answer(self, response: Response) {
         match self {
-            // The asker may have gone: then nobody misses the answer.
-            ReplyTo::Door(reply) => drop(reply.send(response)),
+            ReplyTo::Door { reply, under_way } => {
+                drop(under_way);
+                reply(response);
+            }
             ReplyTo::Native { link, ticket } => say(&link, &ServerMessage::Response { ticket, response }),
         }
     }
@@ -89,6 +111,7 @@ impl ReplyTo {
 impl ScanReplyTo {
     pub fn answer(self, page: Result<ScanPage, RequestError>) {
         match self {
+            // The asker may have gone: then nobody misses the answer.
             ScanReplyTo::Door(reply) => drop(reply.send(page)),
             ScanReplyTo::Native { link, ticket } => say(&link, &ServerMessage::ScanPage { ticket, page }),
         }

@@ -15,6 +15,7 @@ use super::{HttpOptions, metrics, serve};
 use crate::api::door::Door;
 use crate::data::id::{Incarnation, NodeId, OpId, Partition};
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest, Whereabouts};
+use crate::host::lane::Reply;
 use crate::ring::layout::{Layout, Member};
 use crate::wire::status::{AbsenceStatus, NodeStatus, PeerStatus, SyncStatus};
 
@@ -96,6 +97,14 @@ fn status() -> NodeStatus {
 
 impl Door for Fake {
     async fn submit(&self, _: Request) -> Response {
+        unreachable!("this door is read only")
+    }
+
+    fn submit_with(&self, _: Request, _: Reply) {
+        unreachable!("this door is read only")
+    }
+
+    fn lost(&self, _: bool) -> Response {
         unreachable!("this door is read only")
     }
 

@@ -1,10 +1,11 @@
 //! One connection: read what is there, start every whole command, answer in order, write once per batch.
 //!
 //! ```text
-//!  stream -> buffer -> Parser -> Session (in order) -> Queue -> FuturesUnordered -> Queue -> out -> stream
-//!                                                      keys      the door            order
+//!  stream -> buffer -> Parser -> Session (in order) -> Queue -> door, Letters, or a future -> Queue -> out -> stream
+//!                                                      keys                                  order
 //! ```
-//! One task, no spawn: the commands under way are futures that this task polls, each woken by itself. Bounded: commands under way
+//! One task, no spawn: what is one request is handed to the door, and its answer comes by letter; commands of more are futures that this
+//! task polls. Bounded: commands under way
 //! (by number and by what their answers are likely to weigh), bytes of answers not yet sent, bytes read ahead. A slow reader is
 //! simply not read from any more.
 
@@ -20,12 +21,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::api::door::Door;
-use crate::api::resp::execute::{Done, execute};
+use crate::api::resp::execute::{Done, execute, request};
 use crate::api::resp::frame::{Frame, Version};
+use crate::api::resp::letters::{Delivered, Letter, Letters};
 use crate::api::resp::parser::Parser;
 use crate::api::resp::plan::{Plan, Terms};
 use crate::api::resp::queue::Queue;
 use crate::api::resp::session::{self, Client, ReplyMode, Resolved, Server, Session};
+use crate::api::resp::whole;
 use crate::data::consistency::Receipt;
 
 /// Answers waiting to be sent above which no further command is started nor answer encoded.
@@ -113,10 +116,12 @@ where
         let _ = stop.wait_for(|stop| *stop).await;
     });
     let mut stopped = false;
-    let mut running = FuturesUnordered::new();
+    let mut running = Running { letters: Letters::default(), futures: FuturesUnordered::new() };
+    let (mut come, mut started) = (Vec::new(), Vec::new());
     let mut waited = false;
     loop {
-        connection.dispatch(&door, &mut |ticket, work| running.push(start(door.clone(), ticket, work)));
+        connection.dispatch(&door, &mut started);
+        started.drain(..).for_each(|(ticket, work)| running.start(&door, ticket, work));
         connection.settle();
         if connection.is_over() {
             break;
@@ -128,14 +133,16 @@ where
         }
         let alive = poll_fn(|context| {
             let mut progress = false;
-            let mut started = Vec::new();
-            while let Poll::Ready(Some(finished)) = running.poll_next_unpin(context) {
+            running.letters.take(context, &mut come);
+            for delivered in come.drain(..) {
+                connection.finish(answered(delivered, &door), &mut started);
+                progress = true;
+            }
+            while let Poll::Ready(Some(finished)) = running.futures.poll_next_unpin(context) {
                 connection.finish(finished, &mut started);
                 progress = true;
             }
-            for (ticket, work) in started {
-                running.push(start(door.clone(), ticket, work));
-            }
+            started.drain(..).for_each(|(ticket, work)| running.start(&door, ticket, work));
             if progress {
                 return Poll::Ready(true);
             }
@@ -161,14 +168,47 @@ where
     let _ = connection.stream.shutdown().await;
 }
 
-/// One function for all commands, so that all their futures have one type and one small size.
-async fn start<D: Door>(door: D, ticket: u64, work: Work) -> Finished {
-    Finished { done: execute(door, ticket, work.plan, work.terms).await, style: work.style }
+/// The commands under way.
+struct Running<F> {
+    /// Of those that are one request.
+    letters: Letters<Style>,
+    futures: FuturesUnordered<F>,
+}
+
+impl<F> Running<F> {
+    fn is_empty(&self) -> bool {
+        self.letters.is_empty() && self.futures.is_empty()
+    }
+}
+
+impl Running<Pin<Box<dyn Future<Output = Finished> + Send>>> {
+    fn start<D: Door>(&mut self, door: &D, ticket: u64, work: Work) {
+        let Work { plan, terms, style } = work;
+        match plan {
+            Plan::One(key, op, shape) if !whole::is_whole(&op) => {
+                let mutation = !op.is_read();
+                let reply = self.letters.send(Letter { ticket, shape, style, mutation });
+                door.submit_with(request(door, key, op, &terms, 0), reply);
+            }
+            plan => {
+                let door = door.clone();
+                let done = async move { Finished { done: execute(door, ticket, plan, terms).await, style } };
+                self.futures.push(Box::pin(done));
+            }
+        }
+    }
+}
+
+fn answered<D: Door>((letter, response): Delivered<Style>, door: &D) -> Finished {
+    let Letter { ticket, shape, style, mutation } = letter;
+    let response = response.unwrap_or_else(|| door.lost(mutation));
+    let receipt = Some((response.receipt, 1));
+    Finished { done: Done { ticket, frame: shape.frame(response.result), receipt, mutation }, style }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Starts all whole commands that are in the buffer, as far as the bounds allow.
-    fn dispatch<D: Door>(&mut self, door: &D, start: &mut impl FnMut(u64, Work)) {
+    fn dispatch<D: Door>(&mut self, door: &D, started: &mut Vec<(u64, Work)>) {
         self.blocked = false;
         let mut count = 0;
         while !self.session.closing {
@@ -177,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 break;
             }
             if let Some((resolved, style)) = self.held.take() {
-                self.run_command(resolved, style, door, start);
+                self.run_command(resolved, style, door, started);
                 count += 1;
                 continue;
             }
@@ -189,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                             self.held = Some((resolved, style));
                         }
                         Ok(resolved) => {
-                            self.run_command(resolved, style, door, start);
+                            self.run_command(resolved, style, door, started);
                             count += 1;
                         }
                         Err(refusal) => self.answer(session::refused(refusal), style),
@@ -232,13 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn run_command<D: Door>(
-        &mut self,
-        resolved: Resolved,
-        mut style: Style,
-        door: &D,
-        start: &mut impl FnMut(u64, Work),
-    ) {
+    fn run_command<D: Door>(&mut self, resolved: Resolved, mut style: Style, door: &D, started: &mut Vec<(u64, Work)>) {
         let barrier = resolved.is_barrier();
         let muted = self.session.reply_mode == ReplyMode::Off;
         let prepared = session::prepare(resolved, &mut self.session, &self.server, door);
@@ -255,9 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(session::Prepared { plan, terms }) => {
                 self.exclusive = barrier;
                 let touched = plan.touched();
-                if let Some((ticket, work)) = self.queue.push_work(Work { plan, terms, style }, touched) {
-                    start(ticket, work);
-                }
+                started.extend(self.queue.push_work(Work { plan, terms, style }, touched));
             }
         }
     }

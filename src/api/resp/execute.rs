@@ -5,7 +5,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use crate::api::door::Door;
 use crate::api::resp::frame::Frame;
 use crate::api::resp::glob;
-use crate::api::resp::plan::{Goal, Many, Part, Plan, Shape, Terms, Walk};
+use crate::api::resp::plan::{Goal, Many, Part, Plan, Terms, Walk};
 use crate::api::resp::refusal;
 use crate::api::resp::whole;
 use crate::data::consistency::Receipt;
@@ -36,25 +36,8 @@ pub struct Done {
     pub mutation: bool,
 }
 
-/// Carries out `plan` under `terms`.
-pub async fn execute<D: Door>(door: D, ticket: u64, plan: Plan, terms: Terms) -> Done {
-    match plan {
-        Plan::One(key, op, shape) => {
-            let mutation = !op.is_read();
-            let response = whole::submit(&door, request(&door, key, op, &terms, 0)).await;
-            let frame = match (response.result, shape) {
-                (Ok(reply), Shape::Plain(shape)) => shape(reply),
-                (Ok(reply), Shape::With(shape)) => shape(reply),
-                (Err(error), _) => refusal::frame(&error),
-            };
-            Done { ticket, frame, receipt: Some((response.receipt, 1)), mutation }
-        }
-        // Boxed: the rest is rare and large, and every command's future is as large as its largest branch.
-        plan => Box::pin(many(door, ticket, plan, terms)).await,
-    }
-}
-
-async fn many<D: Door>(door: D, ticket: u64, mut plan: Plan, terms: Terms) -> Done {
+/// Carries out a plan that is more than one request. (What is just one, as most are, is posted: see `letters`.)
+pub async fn execute<D: Door>(door: D, ticket: u64, mut plan: Plan, terms: Terms) -> Done {
     let mut receipt: Option<(Receipt, usize)> = None;
     let mut mutation = false;
     let mut number = 0;
@@ -66,11 +49,7 @@ async fn many<D: Door>(door: D, ticket: u64, mut plan: Plan, terms: Terms) -> Do
                 let response = whole::submit(&door, request(&door, key, op, &terms, number)).await;
                 number += 1;
                 weaken(&mut receipt, response.receipt);
-                Plan::Now(match (response.result, shape) {
-                    (Ok(reply), Shape::Plain(shape)) => shape(reply),
-                    (Ok(reply), Shape::With(shape)) => shape(reply),
-                    (Err(error), _) => refusal::frame(&error),
-                })
+                Plan::Now(shape.frame(response.result))
             }
             Plan::Many(many) => {
                 let Many { parts, join, .. } = *many;
@@ -113,7 +92,7 @@ async fn submit_all<D: Door>(door: &D, parts: Vec<(Key, Op)>, terms: &Terms, fir
 
 /// The request for one part. Every mutation has an operation id: the client's (for part `number` of a command one derived from it, so
 /// that the same command sent again asks for the same), or a fresh one.
-fn request<D: Door>(door: &D, key: Key, op: Op, terms: &Terms, number: u64) -> Request {
+pub fn request<D: Door>(door: &D, key: Key, op: Op, terms: &Terms, number: u64) -> Request {
     let (op_id, fresh, remember) = match (op.is_read(), terms.op_id) {
         (true, _) => (None, true, false),
         (false, None) => (Some(door.op_id()), true, false),

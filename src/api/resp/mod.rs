@@ -3,7 +3,7 @@
 //! ```text
 //!  TCP or TLS stream                                                             commands/*: arguments -> Plan (pure)
 //!    -> parser (bytes -> commands) -> session (state, wrappers) -> plan -> queue (order by key) -> execute -> Door
-//!    <- frame (replies -> bytes)   <-------------------------------------- queue (answers in order) <-----------/
+//!    <- frame (replies -> bytes)   <-------------------------------------- queue (answers in order) <- letters -/
 //! ```
 //! The commands of one pipeline overlap where their keys differ, keep their order where they share one, and are answered in order.
 //! Never `MOVED`: the node forwards what it does not own. Cluster-aware clients learn the owners from `CLUSTER SLOTS` and `COMMAND`
@@ -20,6 +20,7 @@ pub mod connection;
 pub mod execute;
 pub mod frame;
 pub mod glob;
+pub mod letters;
 pub mod parser;
 pub mod plan;
 pub mod queue;

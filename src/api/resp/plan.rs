@@ -17,6 +17,16 @@ pub enum Shape {
     With(Box<dyn FnOnce(Reply) -> Frame + Send>),
 }
 
+impl Shape {
+    pub fn frame(self, result: Result<Reply, RequestError>) -> Frame {
+        match (result, self) {
+            (Ok(reply), Shape::Plain(shape)) => shape(reply),
+            (Ok(reply), Shape::With(shape)) => shape(reply),
+            (Err(error), _) => refusal::frame(&error),
+        }
+    }
+}
+
 /// What became of one part of a command over several keys.
 pub type Part = Result<Reply, RequestError>;
 

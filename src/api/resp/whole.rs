@@ -13,12 +13,17 @@ use crate::wire::message::PAGE_PLACES;
 const ENTRIES_MAX: usize = 4_000_000;
 const BYTES_MAX: usize = 256 << 20;
 
+/// Is this answered from a whole collection?
+pub fn is_whole(op: &Op) -> bool {
+    matches!(op, Op::SetMembers | Op::SetLength | Op::HashAll | Op::HashLength)
+}
+
 /// Runs one request. Each page has the request's timeout: a large collection takes as long as it takes.
 pub async fn submit<D: Door>(door: &D, request: Request) -> Response {
-    match request.op {
-        Op::SetMembers | Op::SetLength | Op::HashAll | Op::HashLength => Box::pin(walk(door, request)).await,
-        _ => door.submit(request).await,
+    if is_whole(&request.op) {
+        return Box::pin(walk(door, request)).await;
     }
+    door.submit(request).await
 }
 
 async fn walk<D: Door>(door: &D, request: Request) -> Response {

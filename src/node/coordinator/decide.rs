@@ -78,7 +78,7 @@ impl Coordinator {
             }
             // They hold what was read here when they were asked; what else they know of it is known here too.
             let equal = || if overtaken { asked.rows.clone() } else { now.rows.clone() };
-            replies.extend(same.iter().map(|node| (*node, Held { rows: equal(), context: Context::default() })));
+            replies.extend(same.iter().map(|node| (node, Held { rows: equal(), context: Context::default() })));
             if !alone {
                 local.context = desk.replica.state(desk.turn, running.partition)?.knowledge();
             }

@@ -1,6 +1,6 @@
 //! Gathering: who is asked what they hold, hedging whoever is slow, and when it is enough.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::data::id::{NodeId, OpId};
 use crate::data::op::Request;
@@ -8,9 +8,10 @@ use crate::node::planted::Planted;
 use crate::storage::StoreError;
 use crate::wire::message::{Body, Reading, Refusal, Rows, Ticket};
 
+use super::few::{NodeMap, NodeSet};
 use super::merge::Held;
 use super::quorum::Quorum;
-use super::{Coordinator, Desk, Gathering, Running, Stage, ack, digest, owners, places, plan};
+use super::{Coordinator, Desk, Gathering, Running, Stage, ack, digest, has_place, owners, plan};
 
 impl Coordinator {
     pub(super) fn begin(&mut self, desk: &mut Desk, mut running: Box<Running>) -> Result<(), StoreError> {
@@ -35,14 +36,14 @@ impl Coordinator {
             local: None,
             local_version: 0,
             local_forgotten: 0,
-            same: BTreeSet::new(),
-            replies: BTreeMap::new(),
+            same: NodeSet::default(),
+            replies: NodeMap::default(),
             hinted: Vec::new(),
-            acks: BTreeMap::new(),
-            asked: BTreeSet::new(),
-            failed: BTreeSet::new(),
-            empty: BTreeSet::new(),
-            silent: BTreeSet::new(),
+            acks: NodeMap::default(),
+            asked: NodeSet::default(),
+            failed: NodeSet::default(),
+            empty: NodeSet::default(),
+            silent: NodeSet::default(),
             op_known: None,
             hedged: false,
             passing,
@@ -105,16 +106,16 @@ impl Coordinator {
     ) -> Result<(), StoreError> {
         let me = desk.options.me;
         let mut hope = gathering.acks.clone();
-        for node in &gathering.asked {
+        for node in gathering.asked.iter() {
             if !gathering.failed.contains(node) {
-                hope.insert(*node, ack(desk, *node, None, false));
+                hope.insert(node, ack(desk, node, None, false));
             }
         }
         let mut targets = Vec::new();
         let mut candidates: Vec<NodeId> = desk
             .view
             .owners(running.partition)
-            .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(node))
+            .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(*node))
             .collect();
         candidates.sort_by_key(|node| self.patience.is_silent(*node, desk.now.mono_us));
         for node in candidates {
@@ -126,11 +127,11 @@ impl Coordinator {
         }
         if !gathering.quorum.met(&hope) && !running.request.consistency.owners_only {
             let away: Vec<NodeId> =
-                desk.view.owners(running.partition).filter(|owner| !hope.contains_key(owner)).collect();
+                desk.view.owners(running.partition).filter(|owner| !hope.contains(*owner)).collect();
             let stand_ins: Vec<NodeId> = desk
                 .view
                 .stand_ins(running.partition)
-                .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(node))
+                .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(*node))
                 .collect();
             for (owner, node) in away.into_iter().zip(stand_ins) {
                 hope.insert(node, ack(desk, node, Some(owner), false));
@@ -167,7 +168,7 @@ impl Coordinator {
             return self.decide(desk, running, gathering);
         }
         running.asked_us = desk.now.mono_us;
-        let hedge = self.patience.hedge_us(&gathering.asked);
+        let hedge = self.patience.hedge_us(gathering.asked.iter());
         running.wake_us = if gathering.hedged {
             running.deadline_us
         } else if gathering.seeks {
@@ -197,7 +198,7 @@ impl Coordinator {
         if result.is_ok() {
             self.patience.answered(from, desk.now.mono_us.saturating_sub(running.asked_us));
         }
-        if !gathering.asked.contains(&from) {
+        if !gathering.asked.contains(from) {
             running.stage = Stage::Gathering(gathering);
             self.park(ticket, running);
             return Ok(());
@@ -225,10 +226,8 @@ impl Coordinator {
                             gathering.empty.insert(from);
                         } else {
                             gathering.hinted.extend(deltas);
-                            let place = desk
-                                .view
-                                .owners(running.partition)
-                                .find(|owner| !places(&gathering.acks).contains(owner));
+                            let place =
+                                desk.view.owners(running.partition).find(|owner| !has_place(&gathering.acks, *owner));
                             if let Some(owner) = place {
                                 gathering.acks.insert(from, ack(desk, from, Some(owner), false));
                             }
@@ -259,7 +258,7 @@ impl Coordinator {
         let more = desk
             .view
             .owners(running.partition)
-            .any(|node| node != me && desk.view.is_up(node) && !gathering.asked.contains(&node));
+            .any(|node| node != me && desk.view.is_up(node) && !gathering.asked.contains(node));
         if open && (gathering.failed.is_empty() || !more) {
             running.stage = Stage::Gathering(gathering);
             self.park(ticket, running);
@@ -272,13 +271,13 @@ impl Coordinator {
 impl Gathering {
     /// Enough answers for the level; and while an earlier try is looked for, nobody is left who could know of it.
     pub(super) fn is_enough(&self) -> bool {
-        self.quorum.met(&self.acks) && !(self.seeks && self.awaited().any(|node| !self.silent.contains(&node)))
+        self.quorum.met(&self.acks) && !(self.seeks && self.awaited().any(|node| !self.silent.contains(node)))
     }
 
     /// Who has been asked and has not said anything yet.
     pub(super) fn awaited(&self) -> impl Iterator<Item = NodeId> {
-        let answered = |node: &NodeId| self.acks.contains_key(node) || self.empty.contains(node);
-        self.asked.iter().filter(move |node| !self.failed.contains(node) && !answered(node)).copied()
+        let answered = |node: NodeId| self.acks.contains(node) || self.empty.contains(node);
+        self.asked.iter().filter(move |node| !self.failed.contains(*node) && !answered(*node))
     }
 }
 

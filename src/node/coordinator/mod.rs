@@ -14,6 +14,7 @@
 //! It trusts the view for who owns what and for nothing else: that somebody is said to be up is only a reason to ask them.
 
 mod decide;
+mod few;
 mod gather;
 pub mod merge;
 mod naming;
@@ -46,6 +47,7 @@ use super::hints::Hints;
 use super::repair::Repairs;
 use super::replica::{Mint, Replica, Turn};
 use super::turn::{DoorTicket, Outbox, ShardOptions, Stats, Traffic};
+use few::{NodeMap, NodeSet};
 use merge::Held;
 use naming::Naming;
 use patience::Patience;
@@ -146,7 +148,7 @@ struct Running {
 enum Stage {
     Starting,
     Queued,
-    Forwarded { to: NodeId, tried: BTreeSet<NodeId> },
+    Forwarded { to: NodeId, tried: NodeSet },
     Gathering(Box<Gathering>),
     Naming(Box<Naming>),
     Replicating(Box<Replicating>),
@@ -161,16 +163,16 @@ struct Gathering {
     local_version: u64,
     local_forgotten: u64,
     /// Owners that hold the same rows as were read here.
-    same: BTreeSet<NodeId>,
-    replies: BTreeMap<NodeId, Held>,
+    same: NodeSet,
+    replies: NodeMap<Held>,
     hinted: Vec<Delta>,
-    acks: BTreeMap<NodeId, Ack>,
-    asked: BTreeSet<NodeId>,
-    failed: BTreeSet<NodeId>,
+    acks: NodeMap<Ack>,
+    asked: NodeSet,
+    failed: NodeSet,
     /// Stand-ins that keep nothing of the key.
-    empty: BTreeSet<NodeId>,
+    empty: NodeSet,
     /// Were silent when they were asked: an earlier try is not looked for there.
-    silent: BTreeSet<NodeId>,
+    silent: NodeSet,
     /// The log's rows of the operation, if somebody knows it.
     op_known: Option<Vec<LogRow>>,
     hedged: bool,
@@ -186,14 +188,14 @@ struct Replicating {
     quorum: Quorum,
     payload: Payload,
     reply: Reply,
-    acks: BTreeMap<NodeId, Ack>,
+    acks: NodeMap<Ack>,
     /// Node asked, and the owner whose place it fills if it is a stand-in.
-    pending: BTreeMap<NodeId, Option<NodeId>>,
+    pending: NodeMap<Option<NodeId>>,
     /// Places for which a stand-in has been asked.
-    stood_in: BTreeSet<NodeId>,
+    stood_in: NodeSet,
     refused: Option<RequestError>,
     /// Who refused, or to whom the link broke: not asked again.
-    refusers: BTreeSet<NodeId>,
+    refusers: NodeSet,
     stamps: u8,
     sync: bool,
 }
@@ -206,7 +208,7 @@ impl Stage {
             Stage::Forwarded { to, .. } => vec![*to],
             Stage::Gathering(gathering) => gathering.awaited().collect(),
             Stage::Naming(naming) => naming.awaited().collect(),
-            Stage::Replicating(replicating) => replicating.pending.keys().copied().collect(),
+            Stage::Replicating(replicating) => replicating.pending.nodes().collect(),
         }
     }
 }
@@ -287,14 +289,14 @@ impl Coordinator {
         let me = desk.options.me;
         let owner = desk.view.is_owner(partition, me);
         if !running.forwarded {
-            let first = self.next_owner(desk, partition, &BTreeSet::new());
+            let first = self.next_owner(desk, partition, &NodeSet::default());
             let hop = if owner {
                 first.filter(|first| *first != me && plan::prefers_first_owner(&running.request.op))
             } else {
                 first
             };
             if let Some(to) = hop {
-                return self.forward(desk, running, to, BTreeSet::new());
+                return self.forward(desk, running, to, NodeSet::default());
             }
         }
         running.stage = Stage::Starting;
@@ -326,7 +328,7 @@ impl Coordinator {
         desk: &mut Desk,
         mut running: Box<Running>,
         to: NodeId,
-        tried: BTreeSet<NodeId>,
+        tried: NodeSet,
     ) -> Result<(), StoreError> {
         let ticket = self.ticket();
         let mut request = running.request.clone();
@@ -364,8 +366,8 @@ impl Coordinator {
     }
 
     /// The owner to which a request is sent: the first that is up, and of two the one that is not silent.
-    fn next_owner(&self, desk: &mut Desk, partition: Partition, tried: &BTreeSet<NodeId>) -> Option<NodeId> {
-        let mut up = desk.view.owners(partition).filter(|node| desk.view.is_up(*node) && !tried.contains(node));
+    fn next_owner(&self, desk: &mut Desk, partition: Partition, tried: &NodeSet) -> Option<NodeId> {
+        let mut up = desk.view.owners(partition).filter(|node| desk.view.is_up(*node) && !tried.contains(*node));
         let first = up.next()?;
         if !self.patience.is_silent(first, desk.now.mono_us) {
             return Some(first);
@@ -456,7 +458,7 @@ impl Coordinator {
                 let more = desk
                     .view
                     .owners(running.partition)
-                    .any(|node| node != desk.options.me && desk.view.is_up(node) && !gathering.asked.contains(&node));
+                    .any(|node| node != desk.options.me && desk.view.is_up(node) && !gathering.asked.contains(node));
                 if more {
                     // A new ticket would orphan the answers under way.
                     self.hedge(desk, ticket, &running, &mut gathering);
@@ -469,7 +471,7 @@ impl Coordinator {
             Stage::Naming(naming) => self.named(desk, running, *naming),
             Stage::Replicating(mut replicating) => {
                 let slow: Vec<NodeId> =
-                    replicating.pending.iter().filter(|(_, place)| place.is_none()).map(|(node, _)| *node).collect();
+                    replicating.pending.iter().filter(|(_, place)| place.is_none()).map(|(node, _)| node).collect();
                 for owner in slow {
                     self.stand_in(desk, ticket, &running, &mut replicating, owner);
                 }
@@ -493,7 +495,7 @@ impl Coordinator {
         let more: Vec<NodeId> = desk
             .view
             .owners(running.partition)
-            .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(node))
+            .filter(|node| *node != me && desk.view.is_up(*node) && !gathering.asked.contains(*node))
             .collect();
         for node in more {
             gathering.asked.insert(node);
@@ -519,9 +521,9 @@ impl Coordinator {
                 if let Some(queue) = self.busy.get_mut(&running.request.key) {
                     queue.retain(|waiting| *waiting != ticket);
                 }
-                (0, BTreeMap::new(), false)
+                (0, NodeMap::default(), false)
             }
-            _ => (0, BTreeMap::new(), mutation),
+            _ => (0, NodeMap::default(), mutation),
         };
         running.receipt.acks = acks.values().cloned().collect();
         let error = timeout(desk, &running, needed, &acks, mutation);
@@ -535,9 +537,9 @@ impl Coordinator {
             .iter()
             .filter(|(_, running)| match &running.stage {
                 Stage::Forwarded { to, .. } => *to == node,
-                Stage::Gathering(gathering) => gathering.asked.contains(&node) && !gathering.acks.contains_key(&node),
+                Stage::Gathering(gathering) => gathering.asked.contains(node) && !gathering.acks.contains(node),
                 Stage::Naming(naming) => naming.awaited().any(|awaited| awaited == node),
-                Stage::Replicating(replicating) => replicating.pending.contains_key(&node),
+                Stage::Replicating(replicating) => replicating.pending.contains(node),
                 _ => false,
             })
             .map(|(ticket, _)| *ticket)
@@ -558,9 +560,9 @@ impl Coordinator {
                     // The owner may hold it or not; a stand-in makes sure.
                     // Not asked again for somebody else: an answer to the first would be taken for one to the second.
                     replicating.refusers.insert(node);
-                    if let Some(place) = replicating.pending.remove(&node) {
+                    if let Some(place) = replicating.pending.remove(node) {
                         let owner = place.unwrap_or(node);
-                        replicating.stood_in.remove(&owner);
+                        replicating.stood_in.remove(owner);
                         self.stand_in(desk, ticket, &running, &mut replicating, owner);
                     }
                     if replicating.pending.is_empty() && !replicating.quorum.met(&replicating.acks) {
@@ -668,7 +670,7 @@ fn push_answer(out: &mut Outbox, origin: Origin, partition: Partition, response:
     }
 }
 
-fn owners(view: &View, partition: Partition) -> Vec<(NodeId, u16)> {
+fn owners(view: &View, partition: Partition) -> quorum::Owners {
     view.owners(partition).map(|node| (node, view.zone_of(node))).collect()
 }
 
@@ -682,8 +684,8 @@ fn check_op_id(options: &ShardOptions, request: &Request, wall_ms: u64) -> Resul
     }
 }
 
-fn places(acks: &BTreeMap<NodeId, Ack>) -> BTreeSet<NodeId> {
-    acks.values().map(|ack| ack.stand_in_for.unwrap_or(ack.node)).collect()
+fn has_place(acks: &NodeMap<Ack>, owner: NodeId) -> bool {
+    acks.values().any(|ack| ack.stand_in_for.unwrap_or(ack.node) == owner)
 }
 
 fn missing(view: &View, partition: Partition, acks: &[Ack]) -> Vec<NodeId> {
@@ -706,11 +708,11 @@ fn in_doubt(view: &View, running: &Running, error: RequestError) -> RequestError
     }
 }
 
-fn timeout(desk: &Desk, running: &Running, needed: u8, acks: &BTreeMap<NodeId, Ack>, mutation: bool) -> RequestError {
+fn timeout(desk: &Desk, running: &Running, needed: u8, acks: &NodeMap<Ack>, mutation: bool) -> RequestError {
     let missing = desk
         .view
         .owners(running.partition)
-        .filter(|owner| !acks.contains_key(owner))
+        .filter(|owner| !acks.contains(*owner))
         .map(|owner| desk.view.name_of(owner).to_string())
         .collect();
     RequestError::Timeout { needed, got: acks.len() as u8, missing, mutation }

@@ -69,8 +69,8 @@ impl Patience {
     }
 
     /// After what time somebody of these is slow.
-    pub(super) fn hedge_us<'a>(&self, asked: impl IntoIterator<Item = &'a NodeId>) -> u64 {
-        let high_us = |node| self.peers.get(node).map_or(HIGH_FIRST_US, |peer| peer.high_us);
+    pub(super) fn hedge_us(&self, asked: impl IntoIterator<Item = NodeId>) -> u64 {
+        let high_us = |node| self.peers.get(&node).map_or(HIGH_FIRST_US, |peer| peer.high_us);
         asked.into_iter().map(high_us).max().unwrap_or(HEDGE_MAX_US).clamp(HEDGE_MIN_US, HEDGE_MAX_US)
     }
 
@@ -111,9 +111,9 @@ mod tests {
             patience.answered(quick, 300);
             patience.answered(slow, 5_000_000);
         }
-        assert_eq!(patience.hedge_us([&quick]), HEDGE_MIN_US);
-        assert_eq!(patience.hedge_us([&quick, &slow]), HEDGE_MAX_US);
+        assert_eq!(patience.hedge_us([quick]), HEDGE_MIN_US);
+        assert_eq!(patience.hedge_us([quick, slow]), HEDGE_MAX_US);
         assert_eq!(patience.hedge_us([]), HEDGE_MAX_US);
-        assert_eq!(patience.hedge_us([&NodeId(3)]), HIGH_FIRST_US);
+        assert_eq!(patience.hedge_us([NodeId(3)]), HIGH_FIRST_US);
     }
 }

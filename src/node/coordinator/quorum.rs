@@ -2,8 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use crate::data::consistency::{Ack, Consistency, Level};
 use crate::data::id::NodeId;
+
+use super::few::NodeMap;
+
+/// Owners of a partition and their zones.
+pub type Owners = SmallVec<[(NodeId, u16); 4]>;
 
 /// What a request needs of the owners of its partition.
 #[derive(Clone, Debug)]
@@ -13,16 +20,16 @@ pub struct Quorum {
     zones: u8,
     owners_only: bool,
     /// Owner and its zone.
-    owners: Vec<(NodeId, u16)>,
+    owners: Owners,
     my_zone: u16,
 }
 
 impl Quorum {
-    pub fn read(consistency: &Consistency, owners: Vec<(NodeId, u16)>, my_zone: u16) -> Self {
+    pub fn read(consistency: &Consistency, owners: Owners, my_zone: u16) -> Self {
         Self { level: consistency.read, durable: None, zones: 1, owners_only: consistency.owners_only, owners, my_zone }
     }
 
-    pub fn write(consistency: &Consistency, owners: Vec<(NodeId, u16)>, my_zone: u16) -> Self {
+    pub fn write(consistency: &Consistency, owners: Owners, my_zone: u16) -> Self {
         Self {
             level: consistency.write,
             durable: consistency.durable,
@@ -45,7 +52,7 @@ impl Quorum {
     }
 
     /// Do these answers meet it?
-    pub fn met(&self, acks: &BTreeMap<NodeId, Ack>) -> bool {
+    pub fn met(&self, acks: &NodeMap<Ack>) -> bool {
         let any = self.level == Level::Any || !self.owners_only;
         let counted = || acks.values().filter(|ack| ack.stand_in_for.is_none() || any);
         // One owner's place is filled once, by itself or by its stand-in; one node fills one place.
@@ -99,11 +106,11 @@ fn majority(count: u8) -> u8 {
 mod tests {
     use super::*;
 
-    fn owners() -> Vec<(NodeId, u16)> {
-        vec![(NodeId(1), 0), (NodeId(2), 0), (NodeId(3), 1)]
+    fn owners() -> Owners {
+        smallvec::smallvec![(NodeId(1), 0), (NodeId(2), 0), (NodeId(3), 1)]
     }
 
-    fn acks(list: &[(u64, Option<u64>, u16, bool)]) -> BTreeMap<NodeId, Ack> {
+    fn acks(list: &[(u64, Option<u64>, u16, bool)]) -> NodeMap<Ack> {
         list.iter()
             .map(|(node, place, zone, fsynced)| {
                 let ack = Ack { node: NodeId(*node), zone: *zone, stand_in_for: place.map(NodeId), fsynced: *fsynced };

@@ -1,7 +1,5 @@
 //! Replicating: owners and stand-ins are asked to keep it, and their acknowledgements counted.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::data::clock::Hlc;
 use crate::data::consistency::{Ack, Level};
 use crate::data::id::{NodeId, Partition};
@@ -10,6 +8,7 @@ use crate::node::planted::Planted;
 use crate::storage::StoreError;
 use crate::wire::message::{Body, Kept, Refusal, Role, Ticket};
 
+use super::few::{NodeMap, NodeSet};
 use super::quorum::Quorum;
 use super::{
     Coordinator, Desk, Payload, Replicating, Running, STAMPS_MAX, Stage, Standing, ack, owners, refused, restamped,
@@ -23,7 +22,7 @@ impl Coordinator {
         let me = desk.options.me;
         let consistency = &running.request.consistency;
         let quorum = Quorum::write(consistency, owners(desk.view, partition), desk.view.zone_of(me));
-        let mut hope = BTreeMap::new();
+        let mut hope = NodeMap::default();
         let mut away = Vec::new();
         for owner in desk.view.owners(partition) {
             if owner == me || desk.view.is_up(owner) {
@@ -47,12 +46,12 @@ impl Coordinator {
         desk: &Desk,
         partition: Partition,
         needed: u8,
-        hope: &BTreeMap<NodeId, Ack>,
+        hope: &NodeMap<Ack>,
     ) -> RequestError {
         let missing = desk
             .view
             .owners(partition)
-            .filter(|owner| !hope.contains_key(owner))
+            .filter(|owner| !hope.contains(*owner))
             .map(|owner| desk.view.name_of(owner).to_string())
             .collect();
         RequestError::Unavailable { needed, reachable: hope.len() as u8, missing }
@@ -78,11 +77,11 @@ impl Coordinator {
             quorum,
             payload,
             reply,
-            acks: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            stood_in: BTreeSet::new(),
+            acks: NodeMap::default(),
+            pending: NodeMap::default(),
+            stood_in: NodeSet::default(),
             refused: None,
-            refusers: BTreeSet::new(),
+            refusers: NodeSet::default(),
             stamps,
             sync,
         });
@@ -131,9 +130,9 @@ impl Coordinator {
         let node = desk.view.stand_ins(running.partition).find(|node| {
             *node != me
                 && desk.view.is_up(*node)
-                && !replicating.pending.contains_key(node)
-                && !replicating.acks.contains_key(node)
-                && !replicating.refusers.contains(node)
+                && !replicating.pending.contains(*node)
+                && !replicating.acks.contains(*node)
+                && !replicating.refusers.contains(*node)
         });
         if let Some(node) = node {
             desk.stats.add("stand_ins_asked_total", 1);
@@ -150,16 +149,16 @@ impl Coordinator {
         running: &Running,
         replicating: &mut Replicating,
     ) {
-        let is_silent = |node: &NodeId| self.patience.is_silent(*node, desk.now.mono_us);
+        let is_silent = |node: NodeId| self.patience.is_silent(node, desk.now.mono_us);
         let asked = replicating.pending.iter();
         let silent: Vec<NodeId> =
-            asked.filter(|(node, place)| place.is_none() && is_silent(node)).map(|(node, _)| *node).collect();
+            asked.filter(|(node, place)| place.is_none() && is_silent(*node)).map(|(node, _)| node).collect();
         if silent.is_empty() {
             return;
         }
         let mut hope = replicating.acks.clone();
         let others = replicating.pending.iter().filter(|(node, _)| !silent.contains(node));
-        hope.extend(others.map(|(node, place)| (*node, ack(desk, *node, *place, replicating.sync))));
+        hope.extend(others.map(|(node, place)| (node, ack(desk, node, *place, replicating.sync))));
         if !replicating.quorum.met(&hope) {
             for owner in silent {
                 self.stand_in(desk, ticket, running, replicating, owner);
@@ -209,7 +208,7 @@ impl Coordinator {
             self.park(ticket, running);
             return Ok(());
         };
-        let Some(place) = replicating.pending.remove(&from) else {
+        let Some(place) = replicating.pending.remove(from) else {
             running.stage = Stage::Replicating(replicating);
             self.park(ticket, running);
             return Ok(());
@@ -224,7 +223,7 @@ impl Coordinator {
                 let place = place.filter(|_| desk.options.planted != Planted::StandInsCountAsOwners);
                 replicating.acks.insert(from, ack(desk, from, place, kept.fsynced));
                 if desk.options.planted == Planted::AnswersCountTwice
-                    && let Some(other) = replicating.pending.keys().next().copied()
+                    && let Some(other) = replicating.pending.nodes().next()
                 {
                     replicating.acks.insert(other, ack(desk, other, None, kept.fsynced));
                 }
@@ -234,7 +233,7 @@ impl Coordinator {
                 replicating.refusers.insert(from);
                 if !matches!(refusal, Refusal::ClockAhead { .. }) {
                     let owner = place.unwrap_or(from);
-                    replicating.stood_in.remove(&owner);
+                    replicating.stood_in.remove(owner);
                     self.stand_in(desk, ticket, &running, &mut replicating, owner);
                 }
             }
