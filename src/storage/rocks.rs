@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rocksdb::properties::BACKGROUND_ERRORS;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
-    FlushOptions, LogLevel, Options, ReadOptions, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRecoveryMode, ErrorKind, FlushOptions, LogLevel, LruCacheOptions, Options, ReadOptions, SliceTransform,
+    WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use super::contract::{Batch, Op, Space, Storage, StoreError, prefix_end};
@@ -65,7 +66,7 @@ impl RocksStore {
             tracing::warn!(cut_bytes, "the store's log ended in garbage, as after a power cut; it was cut there");
         }
         let memory_bytes = options.memory_bytes.max(MEMORY_BYTES_MIN);
-        let cache = Cache::new_lru_cache(memory_bytes);
+        let cache = block_cache(memory_bytes);
         // Write buffers are charged to the cache: one number bounds both. Writers are not stalled at the bound, since with a
         // failing disk they would be stalled for ever; the number of buffers of each space is what bounds them then.
         let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(memory_bytes / 4, false, cache.clone());
@@ -219,6 +220,15 @@ impl Drop for RocksStore {
     }
 }
 
+/// One piece for each 16 MiB: a piece takes in nothing that does not fit beside what is in use there, and a few lanes do not contend.
+fn block_cache(memory_bytes: usize) -> Cache {
+    let pieces = (memory_bytes / (16 << 20)).clamp(1, 64);
+    let mut options = LruCacheOptions::default();
+    options.set_capacity(memory_bytes);
+    options.set_num_shard_bits(pieces.ilog2() as i32);
+    Cache::new_lru_cache_opts(&options)
+}
+
 fn db_options(memory_bytes: usize, buffers: &WriteBufferManager) -> Options {
     let mut options = Options::default();
     options.create_missing_column_families(true);
@@ -257,6 +267,11 @@ fn space_options(space: Space, memory_bytes: usize, cache: &Cache, buffers: &Wri
     tables.set_cache_index_and_filter_blocks(true);
     tables.set_cache_index_and_filter_blocks_with_high_priority(true);
     tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In pieces: whole, those of one table take a megabyte, which a small cache drops at each turn and reads again for the next row.
+    tables.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    tables.set_partition_filters(true);
+    tables.set_metadata_block_size(8 << 10);
+    tables.set_pin_top_level_index_and_filter(true);
     // Rows are small and read by point: a block of 8 KiB compresses nearly as well as one of 16 and costs half to read.
     tables.set_block_size(8 << 10);
 
