@@ -188,10 +188,13 @@ them anew. Exit code 1: something was found, or could not be compared.
 
 Examples:
   tidewater scrub
-  tidewater scrub --timeout 1h --output json")]
+  tidewater scrub --wait 1h --output json")]
 pub struct ScrubArgs {
     #[command(flatten)]
     pub connect: ConnectArgs,
+    /// How long to wait until all is compared; afterwards it goes on in the background
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub wait: Duration,
 }
 
 /// What `status --wait` waits for.

@@ -14,24 +14,21 @@ use crate::data::consistency::Consistency;
 use crate::net::entropy;
 
 const LOOK_EVERY: Duration = Duration::from_millis(300);
-/// One node is given this long to answer; the scrub as a whole has what the command line says.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub async fn run(args: ScrubArgs) -> Result<ExitCode, CliError> {
     let client = connect::connect(&args.connect, Consistency::default()).await?;
-    let until = entropy::instant() + args.connect.timeout;
+    let until = entropy::instant() + args.wait;
     let (layout, _) = client.layout();
-    let asker = client.within(LOOK_TIMEOUT);
     let mut deaf = Vec::new();
     for member in &layout.members {
-        if let Err(error) = asker.scrub(member.id).await {
+        if let Err(error) = client.scrub(member.id).await {
             deaf.push(format!("{} does not answer: {error}", member.name));
         }
     }
     let json_wanted = args.connect.output == Output::Json;
     let progress = Progress::new("comparing", "partitions", None, json_wanted);
     let census = loop {
-        let census = Census::take(&client, LOOK_TIMEOUT).await;
+        let census = Census::take(&client, args.connect.timeout).await;
         let scrubs = || census.nodes.iter().filter_map(|(_, status)| Some(status.as_ref().ok()?.scrub));
         let done: u64 = scrubs().map(|scrub| scrub.partitions_done).sum();
         (progress.items()..done).for_each(|_| progress.advance(0));
@@ -41,7 +38,7 @@ pub async fn run(args: ScrubArgs) -> Result<ExitCode, CliError> {
         if until.saturating_duration_since(entropy::instant()) < LOOK_EVERY {
             drop(progress);
             return Err(CliError::failed(
-                "it is not done yet and goes on in the background: `tidewater status` tells how far it has come, --timeout waits longer",
+                "it is not done yet and goes on in the background: `tidewater status` tells how far it has come, --wait waits longer",
             ));
         }
         tokio::time::sleep(LOOK_EVERY).await;

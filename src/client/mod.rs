@@ -258,8 +258,8 @@ impl Client {
         integer(self.request(key, Op::SetRemove { members: list(members) }).await?)
     }
 
-    /// All members, sorted. Up to 10,000 are read at one moment; more are read page by page, each within the timeout, and the weakest
-    /// receipt is given.
+    /// All members, sorted. Up to 10,000, or 1 MiB of them, are read at one moment; more are read page by page, each within the timeout.
+    /// The receipt is that of all pages: the fewest acknowledgements, and whatever happened at any of them.
     pub async fn set_members(&self, key: impl AsRef<[u8]>) -> Result<Answer<Vec<Bytes>>, ClientError> {
         let key = key.as_ref();
         self.walk(|from| self.set_page(key, from, PAGE_PLACES)).await
@@ -368,7 +368,7 @@ impl Client {
             let more = page(from).await?;
             items.extend(more.value.items);
             next = more.value.next;
-            receipt = receipt.weaker(more.receipt);
+            receipt = receipt.and(more.receipt);
             attempts = attempts.max(more.attempts);
         }
         items.sort_unstable();

@@ -182,6 +182,23 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// The receipt of a request that was made in two parts, one after the other: the acknowledgements of the weaker, and what happened in
+    /// either.
+    pub fn and(self, other: Receipt) -> Receipt {
+        let unite = |one: &[NodeId], two: &[NodeId]| {
+            let mut nodes = [one, two].concat();
+            nodes.sort_unstable();
+            nodes.dedup();
+            nodes
+        };
+        let missing = unite(&self.missing, &other.missing);
+        let disagreed = unite(&self.disagreed, &other.disagreed);
+        let repaired = unite(&self.repaired, &other.repaired);
+        let doubted = self.doubted.saturating_add(other.doubted);
+        let took_us = self.took_us.saturating_add(other.took_us);
+        Receipt { missing, disagreed, repaired, doubted, took_us, ..self.weaker(other) }
+    }
+
     /// Of the receipts of two requests that are one to who asked, the one with the fewest acknowledgements for what it needed.
     pub fn weaker(self, other: Receipt) -> Receipt {
         let strength = |receipt: &Receipt| receipt.acks.len() as i64 - i64::from(receipt.needed);

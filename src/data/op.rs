@@ -232,7 +232,7 @@ pub enum Reply {
     Members(Vec<Bytes>),
     Bools(Vec<bool>),
     Pairs(Vec<(Bytes, Bytes)>),
-    /// Members in no order that means anything, and from which place to go on; `None`: these were the last. What stayed throughout a walk is told
+    /// Members in the order of their places, and from which place to go on; `None`: these were the last. What stayed throughout a walk is told
     /// just once. A page may be empty and not the last.
     MemberPage {
         members: Vec<Bytes>,

@@ -121,11 +121,11 @@ impl Path {
         Some(Life(u64::from_be_bytes(rest.get(..8)?.try_into().ok()?)))
     }
 
-    /// The hash (XXH3) of the member's or the field's name, by which the rows of sets and maps are ordered. `None`: no row of those.
+    /// The hash of the member's or the field's name, by which the rows of sets and maps are ordered. `None`: no row of those.
     pub fn name_hash(&self) -> Option<u64> {
         match self.component {
-            Component::Member => Some(xxh3_64(&self.member)),
-            _ => self.field().map(|field| xxh3_64(&field)),
+            Component::Member => Some(place_order(&self.member)),
+            _ => self.field().map(|field| place_order(&field)),
         }
     }
 
@@ -150,6 +150,11 @@ impl Path {
             _ => None,
         }
     }
+}
+
+/// The hash of a member's or a field's name (XXH3), in the order of which a walk tells them.
+pub fn place_order(name: &[u8]) -> u64 {
+    xxh3_64(name)
 }
 
 /// What lies in a name's hash below its place.

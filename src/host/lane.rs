@@ -21,7 +21,7 @@ use tokio::task::{self, JoinHandle};
 
 use crate::data::clock::Now;
 use crate::data::id::NodeId;
-use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
+use crate::data::op::{self, Key, Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::host::clock;
 use crate::host::faults::Faults;
 use crate::host::native::TrafficCounts;
@@ -35,7 +35,7 @@ use crate::storage::{Fenced, SharedStorage, Storage, StoreError};
 use crate::wire::client::ServerMessage;
 use crate::wire::codec;
 use crate::wire::frame::Class;
-use crate::wire::message::{Body, PeerMessage, Refusal};
+use crate::wire::message::{Body, PeerMessage, Reading, Refusal, Rows, row_bytes};
 use crate::wire::status::KeyStatus;
 
 /// Inputs that one turn takes at most, each message of a frame one, and for how long: what came first waits for what came last, and
@@ -538,11 +538,30 @@ fn refuse_message(name: &str, refusal: Refusal, from: NodeId, message: PeerMessa
     out.sends.extend(message.refused(name, refusal).map(|answer| (from, Traffic::Foreground, answer)));
 }
 
+/// About how many bytes an answer takes that may be large.
+fn reply_bytes(reply: &op::Reply) -> usize {
+    match reply {
+        op::Reply::Value(Some(value)) => value.len(),
+        op::Reply::Values(values) => values.iter().flatten().map(Bytes::len).sum(),
+        op::Reply::Members(members) | op::Reply::MemberPage { members, .. } => {
+            members.iter().map(|member| member.len() + 8).sum()
+        }
+        op::Reply::Pairs(pairs) | op::Reply::PairPage { pairs, .. } => {
+            pairs.iter().map(|(field, value)| field.len() + value.len() + 16).sum()
+        }
+        _ => 0,
+    }
+}
+
 /// About how many bytes a message takes, for packing frames.
 fn weight(message: &PeerMessage) -> usize {
     match &message.body {
         Body::Replicate { delta, .. } => 64 + delta.bytes(),
-        Body::ReadReply { .. } | Body::Repair { .. } | Body::ForwardReply { .. } | Body::Forward { .. } => 1024,
+        Body::ReadReply { result: Ok(Reading { rows: Rows::Held { rows, .. }, .. }), .. } => {
+            1024 + rows.iter().map(|(path, row)| row_bytes(path, row)).sum::<usize>()
+        }
+        Body::ForwardReply { response, .. } => 1024 + response.result.as_ref().map_or(0, reply_bytes),
+        Body::ReadReply { .. } | Body::Repair { .. } | Body::Forward { .. } => 1024,
         Body::AskTallied { op_ids, .. } => 64 + 17 * op_ids.len(),
         Body::Tallied { dots: Some(dots), .. } => 64 + 36 * dots.len(),
         // A page fills a frame.

@@ -50,7 +50,7 @@ pub fn draw(
     let member = |random: &mut Random| Bytes::from(format!("m{}", random.below(4)));
     let members = |random: &mut Random| (0..random.between(1, 2)).map(|_| member(random)).collect::<Vec<_>>();
     let by = |random: &mut Random| Decimal::from_integer(random.between(1, 9) as i64);
-    let from = |random: &mut Random| random.chance(500_000).then(|| random.below(PLACES)).unwrap_or(0);
+    let from = |random: &mut Random| if random.chance(500_000) { random.below(PLACES) } else { 0 };
     let mut context_values = Vec::new();
     let op = match kind {
         b'c' => match random.below(8) {

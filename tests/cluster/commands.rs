@@ -409,7 +409,7 @@ async fn what_was_deleted_is_explained_compared_and_dropped() {
         let json = run(&cluster, "explain gone --output json").await.expect(0).json();
         assert_eq!(json["nodes"].as_array().map(Vec::len), Some(3), "{json}");
         assert_eq!(json["nodes"][0]["rows"][0]["component"], "Register", "{json}");
-        told(&run(&cluster, "scrub --timeout 60s").await.expect(0).out, &["NODE  PARTITIONS", "n3    1,024"]);
+        told(&run(&cluster, "scrub --wait 60s").await.expect(0).out, &["NODE  PARTITIONS", "n3    1,024"]);
         // All nodes are there: nothing keeps the delete row for long.
         loop {
             let status = run(&cluster, "status --output json").await.expect(0).json();

@@ -267,3 +267,23 @@ proptest! {
         }
     }
 }
+
+/// A large set is picked from by stretches, which go round at the end: whoever stands first or last there is picked like the others.
+#[test]
+fn every_member_is_picked_about_as_often() {
+    const MEMBERS: usize = 100;
+    const PICKS: u64 = 4_000;
+    let layout = layout(&["n1", "n2", "n3"], 3);
+    let asked = layout.members[0].id;
+    let mut cluster = Cluster::new(&layout);
+    cluster.ask(asked, Op::SetAdd { members: (0..MEMBERS).map(|number| Bytes::from(format!("m{number}"))).collect() });
+    let mut picked: BTreeMap<Bytes, u64> = BTreeMap::new();
+    for seed in 0..PICKS {
+        let op = Op::SetPick { count: 1, repeat: false, remove: false, seed };
+        let Some(Reply::Members(members)) = cluster.read(asked, Level::Quorum, op) else { panic!("members") };
+        *picked.entry(members[0].clone()).or_default() += 1;
+    }
+    let share = PICKS / MEMBERS as u64;
+    assert_eq!(picked.len(), MEMBERS);
+    assert!(picked.values().all(|count| (share / 4..share * 3).contains(count)), "{picked:?}");
+}

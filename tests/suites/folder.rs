@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tidewater::data::id::Incarnation;
+use tidewater::storage::folder::FORMAT;
 use tidewater::storage::{DataFolder, FolderError, Start};
 
 fn open(path: &Path) -> Result<(DataFolder, Start), FolderError> {
@@ -108,10 +109,13 @@ fn the_folder_of_another_is_refused_and_says_whose_it_is() {
 #[test]
 fn an_unknown_format_is_refused_whatever_else_it_says() {
     let temp = tempfile::tempdir().unwrap();
-    fs::write(temp.path().join("tidewater.toml"), "format = 2\nowner = \"n1\"\n").unwrap();
-    let error = refused(temp.path());
-    assert!(matches!(error, FolderError::UnknownFormat { found: 2, .. }), "{error}");
-    assert!(error.to_string().contains("format 2") && error.to_string().contains("newer"), "{error}");
+    for format in [1, FORMAT + 1] {
+        fs::write(temp.path().join("tidewater.toml"), format!("format = {format}\nowner = \"n1\"\n")).unwrap();
+        let error = refused(temp.path());
+        assert!(matches!(error, FolderError::UnknownFormat { found, .. } if found == format), "{error}");
+        let said = error.to_string();
+        assert!(said.contains(&format!("has format {format}")) && said.contains("the version that wrote it"), "{said}");
+    }
 }
 
 #[test]
@@ -144,10 +148,10 @@ fn a_first_start_that_was_cut_short_can_be_repeated() {
 
 #[test]
 fn a_damaged_marker_is_refused_by_field() {
-    let whole = "format = 1\ncluster = \"demo\"\nnode = \"n1\"\nstarts = 3\n";
+    let whole = "format = 2\ncluster = \"demo\"\nnode = \"n1\"\nstarts = 3\n";
     let damages = [
-        ("format = 1", "formt = 1", "format"),
-        ("format = 1", "format = one", "format"),
+        ("format = 2", "formt = 2", "format"),
+        ("format = 2", "format = two", "format"),
         ("cluster", "closter", "cluster"),
         ("node", "nude", "node"),
         ("starts = 3", "starts = -3", "starts"),

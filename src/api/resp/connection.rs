@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::api::door::Door;
 use crate::api::resp::execute::{Done, execute, request};
 use crate::api::resp::frame::{Frame, Version};
-use crate::api::resp::letters::{Delivered, Letter, Letters};
+use crate::api::resp::letters::{Delivered, IDLE_LETTERS, Letter, Letters};
 use crate::api::resp::parser::Parser;
 use crate::api::resp::plan::{Plan, Terms};
 use crate::api::resp::queue::Queue;
@@ -123,6 +123,9 @@ where
         connection.dispatch(&door, &mut started);
         started.drain(..).for_each(|(ticket, work)| running.start(&door, ticket, work));
         connection.settle();
+        if running.is_empty() && come.capacity().max(started.capacity()) > IDLE_LETTERS {
+            (come, started) = (Vec::new(), Vec::new());
+        }
         if connection.is_over() {
             break;
         }

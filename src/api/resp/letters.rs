@@ -1,5 +1,4 @@
-//! Answers on their way to one connection: the lane leaves each in the connection's box, and the connection looks in when it is woken. No
-//! memory is set aside for an answer but for what hands it over.
+//! Answers on their way to one connection: the lane leaves each in the connection's box, and the connection looks in when it is woken.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Context;
@@ -8,6 +7,9 @@ use futures_util::task::AtomicWaker;
 
 use crate::api::resp::plan::Shape;
 use crate::data::op::Response;
+
+/// An idle connection keeps room for so many.
+pub const IDLE_LETTERS: usize = 64;
 
 /// What a connection must know of a request when the answer comes.
 pub struct Letter<S> {
@@ -85,8 +87,12 @@ impl<S: Send + 'static> Letters<S> {
             return;
         }
         self.inner.waker.register(context.waker());
-        std::mem::swap(&mut *self.inner.delivered.lock().unwrap_or_else(PoisonError::into_inner), into);
+        let mut delivered = self.inner.delivered.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *delivered, into);
         self.awaited -= into.len();
+        if self.awaited == 0 && delivered.capacity() > IDLE_LETTERS {
+            *delivered = Vec::new();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Commands that are answered from a whole set or hash: it is read page by page, so that no replica is busy with one of them for
 //! longer than a page takes. What is in there throughout is told once; what comes or goes meanwhile may be told or not, as in a walk.
-//! What fits in one page, as most do, is read at one moment.
+//! What fits in one page, 10,000 entries or 1 MiB of them as most do, is read at one moment.
 
 use bytes::Bytes;
 
@@ -12,6 +12,9 @@ use crate::wire::message::PAGE_PLACES;
 /// What an answer holds at most, in entries and in bytes.
 const ENTRIES_MAX: usize = 4_000_000;
 const BYTES_MAX: usize = 256 << 20;
+/// Up to so many are told in the order of their names, more in that of their hashes: either way the same collection is told alike by all
+/// nodes.
+const SORTED_MAX: usize = 100_000;
 
 /// Is this answered from a whole collection?
 pub fn is_whole(op: &Op) -> bool {
@@ -36,7 +39,7 @@ async fn walk<D: Door>(door: &D, request: Request) -> Response {
         let op = if of_set { Op::SetPage { from, limit } } else { Op::HashPage { from, limit } };
         let response = door.submit(Request { op, ..request.clone() }).await;
         receipt = Some(match receipt {
-            Some(weakest) => weakest.weaker(response.receipt),
+            Some(before) => before.and(response.receipt),
             None => response.receipt,
         });
         let next = match response.result {
@@ -51,6 +54,14 @@ async fn walk<D: Door>(door: &D, request: Request) -> Response {
             Err(error) => break Err(error),
         }
     };
+    let result = result.map(|mut reply| {
+        match &mut reply {
+            Reply::Members(members) if members.len() <= SORTED_MAX => members.sort_unstable(),
+            Reply::Pairs(pairs) if pairs.len() <= SORTED_MAX => pairs.sort_unstable(),
+            _ => {}
+        }
+        reply
+    });
     Response { result, receipt: receipt.unwrap_or_default() }
 }
 

@@ -21,9 +21,16 @@ use super::{
     own_visible, plan,
 };
 
-/// Where a request must look that has not seen enough.
-fn further(running: &Running, object: &Object, desk: &Desk) -> Option<Reach> {
-    plan::further(&running.request.op, running.reach, object, running.next, desk.now.wall_ms)
+/// A pick has not seen enough: it is to begin again, somewhere else.
+fn looks_on(running: &mut Running, object: &mut Object, desk: &Desk) -> bool {
+    object.rows.append(&mut running.kept.rows);
+    let further = plan::further(&running.request.op, running.reach, object, running.next, desk.now.wall_ms);
+    let Some(reach) = further else { return false };
+    if matches!(reach, Reach::Around { .. }) {
+        running.kept = std::mem::take(object);
+    }
+    running.reach = reach;
+    true
 }
 
 impl Coordinator {
@@ -59,7 +66,7 @@ impl Coordinator {
             let mut asked = Object { rows: std::mem::take(&mut local.rows) };
             // What was read when the others were asked may have been overtaken since.
             let overtaken = !alone && !desk.replica.is_unchanged(desk.turn, &running.request.key, local_version)?;
-            let now = if overtaken {
+            let mut now = if overtaken {
                 let end = scope.end(asked.rows.iter());
                 scope.up_to(end);
                 Object::new(desk.replica.read(desk.turn, &running.request.key, &scope)?)
@@ -70,8 +77,7 @@ impl Coordinator {
             // Where nothing can be counted twice, nobody needs to be told apart.
             if agreed && now.counted_beside().is_empty() {
                 running.next = scope.end(now.rows.iter());
-                if let Some(reach) = further(&running, &now, desk) {
-                    running.reach = reach;
+                if looks_on(&mut running, &mut now, desk) {
                     return self.begin(desk, running);
                 }
                 return self.answer(desk, running, now, owner);
@@ -92,16 +98,13 @@ impl Coordinator {
             scope.up_to(running.next);
             held.iter_mut().for_each(|(_, held)| held.rows.retain(|path, _| scope.covers(path)));
         }
-        let object = if held.len() == 1 && hinted.is_empty() {
+        let mut object = if held.len() == 1 && hinted.is_empty() {
             Object { rows: held[0].1.rows.clone() }
         } else {
             merge::join(&held, &hinted, &scope)
         };
         // What has been done already looks for nothing.
-        if op_known.is_none()
-            && let Some(reach) = further(&running, &object, desk)
-        {
-            running.reach = reach;
+        if op_known.is_none() && looks_on(&mut running, &mut object, desk) {
             return self.begin(desk, running);
         }
         if held.len() > 1 && scope != Scope::Glance {

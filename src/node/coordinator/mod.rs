@@ -138,8 +138,9 @@ struct Running {
     above: Hlc,
     /// Was sent this mutation and has not answered: it may be doing it.
     silent: Option<NodeId>,
-    /// How far a pick looks.
+    /// How far a pick looks, and what it saw before it went round.
     reach: Reach,
+    kept: Object,
     /// Where to go on behind the page that was gathered.
     next: Option<u64>,
     stage: Stage,
@@ -276,6 +277,7 @@ impl Coordinator {
             above: Hlc(0),
             silent: None,
             reach: Reach::Beginning,
+            kept: Object::default(),
             next: None,
             stage: Stage::Starting,
             request,

@@ -12,7 +12,7 @@ use crate::data::id::{Dot, OpId, mix64};
 use crate::data::mutation::{Effect, Mutation, context_token, parse_context_token};
 use crate::data::object::Object;
 use crate::data::op::{Condition, DeadlineCondition, Key, Kind, Op, Reply, RequestError, SetExpiry};
-use crate::data::path::{Component, PLACES, Path};
+use crate::data::path::{Component, PLACES, Path, place_order};
 use crate::data::row::{Life, Put, Row, tally_is_live};
 use crate::node::planted::Planted;
 use crate::node::replica::Mint;
@@ -46,30 +46,54 @@ pub struct Facts<'a> {
 pub enum Reach {
     /// Its beginning, which may be all of it.
     Beginning,
-    /// Where the dice fell. The longer the gap before a member, the likelier it is in there: members are not picked quite alike.
+    /// Where the dice fell.
     Somewhere,
+    /// From there it goes round to the beginning, where so many places are still to be looked at.
+    Around {
+        places: u32,
+    },
     Whole,
 }
 
-/// Members are picked from so many places at least, so that the gaps between them matter little.
+/// Members are picked from so many places at least, so that the gaps between them matter little: the wider the gap before a stretch, the
+/// likelier it is looked at.
 const PICK_PLACES: u32 = 64;
 
-/// Where to look next, when a pick has seen so much: `None` when it is enough.
+/// Where to look next, when a pick has seen so much: `None` when it is enough. What was seen before is kept when it goes round.
 pub fn further(op: &Op, reach: Reach, object: &Object, next: Option<u64>, wall_ms: u64) -> Option<Reach> {
     let Op::SetPick { count, .. } = op else { return None };
+    let is_enough = || object.members(wall_ms).count() >= *count as usize;
     match reach {
         Reach::Beginning => next.map(|_| Reach::Somewhere),
-        Reach::Somewhere => (object.members(wall_ms).count() < *count as usize).then_some(Reach::Whole),
+        Reach::Somewhere if next.is_none() => {
+            let places: BTreeSet<u64> = object.rows.keys().filter_map(Path::place).collect();
+            // Each owner may have reached the end with other rows; one place at least is looked at.
+            let places = pick_places(*count).saturating_sub(u32::try_from(places.len()).unwrap_or(u32::MAX)).max(1);
+            Some(Reach::Around { places })
+        }
+        Reach::Somewhere | Reach::Around { .. } => (!is_enough()).then_some(Reach::Whole),
         Reach::Whole => None,
     }
+}
+
+fn pick_places(count: u32) -> u32 {
+    (count * 2).max(PICK_PLACES)
 }
 
 /// Which rows an operation must see.
 pub fn scope(op: &Op, reach: Reach) -> Scope {
     match op {
         Op::SetPick { count, seed, .. } if reach != Reach::Whole && *count <= PAGE_PLACES / 2 => {
-            let from = if reach == Reach::Somewhere { mix64(*seed) % PLACES } else { 0 };
-            page(Collection::Members, from, (count * 2).max(PICK_PLACES))
+            let somewhere = mix64(*seed) % PLACES;
+            match reach {
+                Reach::Somewhere => page(Collection::Members, somewhere, pick_places(*count)),
+                Reach::Around { places } => {
+                    let mut scope = page(Collection::Members, 0, places);
+                    scope.up_to(Some(somewhere));
+                    scope
+                }
+                _ => page(Collection::Members, 0, pick_places(*count)),
+            }
         }
         Op::Kind | Op::Exists | Op::Deadline | Op::SetDeadline { .. } => Scope::Glance,
         Op::Delete => Scope::Everything,
@@ -174,7 +198,11 @@ pub fn answer(op: &Op, key: &Key, object: &Object, next: Option<u64>, wall_ms: u
         Op::Deadline => Reply::Deadline(object.is_visible(wall_ms).then(|| deadline(object, wall_ms))),
         Op::Get => Reply::Value(object.text(None, wall_ms)),
         Op::SetMembers => Reply::Members(object.members(wall_ms).cloned().collect()),
-        Op::SetPage { .. } => Reply::MemberPage { members: object.members(wall_ms).cloned().collect(), next },
+        Op::SetPage { .. } => {
+            let mut members: Vec<Bytes> = object.members(wall_ms).cloned().collect();
+            members.sort_by_cached_key(|member| place_order(member));
+            Reply::MemberPage { members, next }
+        }
         Op::SetContains { members } => {
             Reply::Bools(members.iter().map(|member| object.has_member(member, wall_ms)).collect())
         }
@@ -184,7 +212,11 @@ pub fn answer(op: &Op, key: &Key, object: &Object, next: Option<u64>, wall_ms: u
         }
         Op::HashGet { fields } => Reply::Values(fields.iter().map(|field| object.text(Some(field), wall_ms)).collect()),
         Op::HashAll => Reply::Pairs(object.fields(wall_ms)),
-        Op::HashPage { .. } => Reply::PairPage { pairs: object.fields(wall_ms), next },
+        Op::HashPage { .. } => {
+            let mut pairs = object.fields(wall_ms);
+            pairs.sort_by_cached_key(|(field, _)| place_order(field));
+            Reply::PairPage { pairs, next }
+        }
         Op::HashLength => Reply::Integer(object.fields(wall_ms).len() as i64),
         Op::SiblingsGet => siblings(key, object, wall_ms),
         Op::FlagGet => Reply::Bool(object.flag(wall_ms)),

@@ -3,7 +3,7 @@
 use crate::data::clock::Now;
 use crate::data::object::Object;
 use crate::data::op::{Key, RequestError, ScanPage, ScanRequest};
-use crate::data::path::{Path, parse_row_key};
+use crate::data::path::{Path, parse_row_key, row_prefix};
 use crate::data::row::Row;
 use crate::node::coordinator::plan;
 use crate::node::replica::{Turn, corrupt, decode, upper_bound};
@@ -15,6 +15,8 @@ use super::{Scanning, Shard, reply};
 
 /// Rows that a scan looks at before it ends its page, found something or not.
 const SCAN_ROWS_MAX: usize = 20_000;
+/// Rows by which a key is told; it is passed over the rest.
+const LARGE_ROWS: usize = 256;
 
 impl Shard {
     pub(super) fn handle_scan(
@@ -70,25 +72,26 @@ impl Shard {
                 page.keys.push((key, kind));
             }
         };
-        turn.scan(Space::Rows, &from, &upper_bound(&start), &mut |at, value| {
-            let Some((_, hash, key, path)) = parse_row_key(at) else {
-                damaged = Some(corrupt("a row key"));
-                return false;
-            };
-            looked += 1;
-            let same = current.as_ref().is_some_and(|(_, held)| *held == key);
-            if !same {
-                if let Some((before, held)) = current.take() {
-                    close(&mut rows, held, &mut page);
-                    if before != hash && (page.keys.len() >= limit || looked > SCAN_ROWS_MAX) {
-                        page.next = Some(before);
-                        return false;
+        let end = upper_bound(&start);
+        let mut next = Some(from);
+        while let Some(from) = next.take() {
+            turn.scan(Space::Rows, &from, &end, &mut |at, value| {
+                let Some((_, hash, key, path)) = parse_row_key(at) else {
+                    damaged = Some(corrupt("a row key"));
+                    return false;
+                };
+                looked += 1;
+                let same = current.as_ref().is_some_and(|(_, held)| *held == key);
+                if !same {
+                    if let Some((before, held)) = current.take() {
+                        close(&mut rows, held, &mut page);
+                        if before != hash && (page.keys.len() >= limit || looked > SCAN_ROWS_MAX) {
+                            page.next = Some(before);
+                            return false;
+                        }
                     }
+                    current = Some((hash, key));
                 }
-                current = Some((hash, key));
-            }
-            // A large collection is told by its first rows.
-            if rows.len() < 256 {
                 match decode::<Row>(value, "a row") {
                     Ok(row) => rows.push((path, row)),
                     Err(error) => {
@@ -96,9 +99,13 @@ impl Shard {
                         return false;
                     }
                 }
-            }
-            true
-        })?;
+                // A large collection is told by its first rows, and the others are passed over.
+                if rows.len() >= LARGE_ROWS {
+                    next = row_prefix(at).map(upper_bound);
+                }
+                next.is_none()
+            })?;
+        }
         if let Some((_, held)) = current {
             close(&mut rows, held, &mut page);
         }

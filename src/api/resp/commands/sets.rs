@@ -77,7 +77,7 @@ fn spop(call: &mut Call<'_>) -> Result<Plan, Refusal> {
             }
             if count == 0 {
                 // Nothing is to be removed, but a key of another kind is still an error.
-                return Ok(Plan::one(key, Op::SetLength, |_| Frame::Set(Vec::new())));
+                return Ok(Plan::one(key, Op::SetPage { from: 0, limit: 1 }, |_| Frame::Set(Vec::new())));
             }
             Ok(Plan::one(key, pick(u32::try_from(count).unwrap_or(u32::MAX)), shape::set))
         }
@@ -96,7 +96,7 @@ fn srandmember(call: &mut Call<'_>) -> Result<Plan, Refusal> {
                 return Err("ERR value is out of range".into());
             }
             if count == 0 {
-                return Ok(Plan::one(key, Op::SetLength, |_| Frame::Array(Vec::new())));
+                return Ok(Plan::one(key, Op::SetPage { from: 0, limit: 1 }, |_| Frame::Array(Vec::new())));
             }
             let wanted = u32::try_from(count.unsigned_abs()).unwrap_or(u32::MAX);
             Ok(Plan::one(key, pick(wanted, count < 0), shape::array))
