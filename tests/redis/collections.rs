@@ -232,8 +232,10 @@ fn walks_over_members() {
     let (mut cursor, mut pages, mut found) = ("0".to_owned(), 0, Vec::new());
     loop {
         let page = nodes[pages % 3].line(&format!("SSCAN walked {cursor} COUNT 50"));
-        let (next, rest) = page.trim_matches(['[', ']']).split_once(", [").expect("a cursor and members");
-        found.extend(rest.split(", ").map(str::to_owned));
+        let page = page.strip_prefix('[').and_then(|page| page.strip_suffix("]]")).expect("a list in a list");
+        // The last may be empty: the one before ended just where the set does.
+        let (next, rest) = page.split_once(", [").expect("a cursor and members");
+        found.extend(rest.split(", ").filter(|member| !member.is_empty()).map(str::to_owned));
         cursor = next.to_owned();
         pages += 1;
         if cursor == "0" {
