@@ -84,6 +84,11 @@ const KEPT: &[(&str, Aim, &[u64])] = &[
         Aim::OldDisks,
         &[101, 144],
     ),
+    (
+        "a life began again on the word of one note, under the cut by which another had removed the last of it",
+        Aim::Absences,
+        &[628, 1096, 1424, 1740, 2973, 3027],
+    ),
 ];
 /// Fresh seeds of the usual worlds, and of each other kind.
 const USUAL: u64 = 300;

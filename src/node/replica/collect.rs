@@ -13,6 +13,8 @@
 //! is given a deadline of never; and when all have seen that too, the deadline is dropped. Otherwise what one owner puts into the new
 //! life 0 would be hidden, and dropped, by another that still knows when the old one ended.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::data::clock::{Hlc, Now};
@@ -35,6 +37,8 @@ use super::{PartitionState, Replica, Turn, decode, get_row};
 const STEP_MAX: usize = 256;
 /// What cannot go yet for another reason than the floor is looked at again after this, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 60_000;
+/// Beyond so many keys that were removed from under one cut, no life begins again under it.
+const NAMED_MAX: usize = 4096;
 
 /// A note with the mark on it.
 type Marked = (Vec<u8>, Option<Hlc>);
@@ -45,6 +49,9 @@ pub struct Position {
     /// The last note looked at.
     after: Option<Vec<u8>>,
     closing: Option<Closing>,
+    /// Keys of which something was removed by name under this cut, for up to [`NAMED_MAX`] of them: that is not yet seen by all, whatever
+    /// another note of the same life has marked before.
+    named: BTreeSet<Key>,
     /// All notes have been looked at.
     notes_done: bool,
 }
@@ -463,6 +470,12 @@ impl Replica {
         if !ended {
             position.closing = Some(closing);
             return Ok(());
+        }
+        if closing.way == Way::Name {
+            if closing.content && position.named.len() < NAMED_MAX {
+                position.named.insert(closing.key.clone());
+            }
+            closing.content |= position.named.len() >= NAMED_MAX || position.named.contains(&closing.key);
         }
         self.close(turn, now, partition, cut, closing, collected)
     }
