@@ -54,6 +54,9 @@
 //!   is therefore exact under partitions, and `SET` resets what it saw. A map field is the same in small.
 //! - **Blind writes.** A replica knows a bound on all stamps of a partition. A register write stamped above it cannot lose, so it needs no
 //!   read before it; any other reads first.
+//! - **Large sets and maps.** Members and fields lie in the order of their names' hashes, so a page of a walk is one range of rows and its
+//!   cursor a number that needs no memory. A page reaches as far as every owner that answered has reached; within it merge is as ever.
+//!   The doors read whole collections by pages (`wire::message::Scope`, `api::resp::whole`).
 //! - **Deadlines** belong to a life of the value. A `SET` with one starts a life and carries it; `EXPIRE` writes a row for the lives that it
 //!   saw. Values without a deadline share life 0 until it is given one.
 //!
