@@ -69,6 +69,14 @@ impl Exchange {
         self.returned.insert(peer);
     }
 
+    /// Nothing that a peer said, and nothing that it was told, is true any more: its data lie in another store.
+    pub fn forget_peer(&mut self, peer: NodeId) {
+        self.seen.remove(&peer);
+        self.reported.remove(&peer);
+        self.lacking.retain(|(_, from), _| *from != peer);
+        self.doubted.retain(|(_, of), _| *of != peer);
+    }
+
     pub fn peer_left(&mut self, peer: NodeId) {
         self.pulls.retain(|_, pull| pull.from != peer);
         self.ready.retain(|(_, from)| *from != peer);

@@ -698,7 +698,13 @@ impl Shard {
         self.fences.observe(&self.view, self.options.me, now.mono_us);
         let peers: Vec<NodeId> = self.view.peers_of(self.options.me).map(|member| member.id).collect();
         for peer in peers {
-            match (before.is_up(peer), self.view.is_up(peer)) {
+            // What its data lie in is another than before, and no word of that which came ahead of this news was taken if it was fenced.
+            let emptied =
+                before.store_of(peer) != self.view.store_of(peer) && before.store_of(peer) != StoreId::default();
+            if emptied {
+                self.exchange.forget_peer(peer);
+            }
+            match (before.is_up(peer) && !emptied, self.view.is_up(peer)) {
                 (false, true) => {
                     self.greet(now, peer, turn, out)?;
                 }
