@@ -119,6 +119,8 @@ fn order(world: &World, key: &Key, field: Option<&Bytes>, story: &[(&Call, Optio
 fn overwrites(world: &World, later: &Call, earlier: &Call) -> bool {
     // A deletion of nothing writes nothing.
     let wrote = world.ghost.minted(later.op_id()).next().is_some();
+    // A coordinator that was paused in between does an operation once more, long after its client was answered.
+    let settled_us = later.ended_us.max(world.ghost.last_minted_us(earlier.op_id()));
     wrote
         && later.end == End::Acked
         && earlier.end == End::Acked
@@ -128,5 +130,5 @@ fn overwrites(world: &World, later: &Call, earlier: &Call) -> bool {
         && world.ghost.is_plain(earlier.op_id())
         && later.receipt.as_ref().is_some_and(|receipt| !receipt.duplicate)
         && earlier.receipt.as_ref().is_some_and(|receipt| !receipt.duplicate)
-        && !world.ghost.forgot_between(earlier.begun_us, later.ended_us)
+        && !world.ghost.forgot_between(earlier.begun_us, settled_us)
 }
