@@ -45,6 +45,8 @@ impl Object {
     pub fn deadline_of(&self, life: Life, born_with: Option<u64>) -> Option<u64> {
         match self.rows.get(&Path::deadline(life)) {
             Some(Row::Deadline(deadline)) => deadline.at_ms,
+            // It has its deadline in a row of its own, or has none: a deadline of never goes as if it were not there.
+            _ if life == Life(0) => None,
             // A string's counts live and die with its register.
             _ => born_with.or_else(|| match self.rows.get(&Path::new(Component::Register, Bytes::new())) {
                 Some(Row::Register(register)) if register.life == life => register.deadline_ms,
@@ -307,5 +309,31 @@ impl Object {
 
     pub fn is_visible(&self, wall_ms: u64) -> bool {
         self.rows.iter().any(|(path, row)| self.path_is_visible(path, row, wall_ms))
+    }
+
+    /// The lives of which something is visible, and what; some more than once.
+    pub fn visible_lives(&self, wall_ms: u64) -> impl Iterator<Item = (Life, Component)> + '_ {
+        let visible = self.rows.iter().filter(move |(path, row)| self.path_is_visible(path, row, wall_ms));
+        visible
+            .flat_map(move |(path, row)| {
+                let lives: Vec<Life> = match row {
+                    Row::Register(register) => vec![register.life],
+                    Row::Counter { .. } | Row::Retried(_) => path.life().into_iter().collect(),
+                    Row::Births(births) => births.iter().map(|birth| birth.life).collect(),
+                    Row::Field(entries) => entries.iter().map(|entry| entry.life).collect(),
+                    Row::Sibling(sibling) => vec![sibling.life],
+                    Row::Deadline(_) => Vec::new(),
+                };
+                let component = path.component;
+                lives.into_iter().map(move |life| (life, component))
+            })
+            // A member may belong to several.
+            .filter(move |(life, _)| self.is_alive(*life, None, wall_ms))
+    }
+
+    /// That of the visible lives which ends last.
+    pub fn last_life(&self, wall_ms: u64) -> Option<Life> {
+        let lives = self.visible_lives(wall_ms).map(|(life, _)| life);
+        lives.max_by_key(|life| (self.deadline_of(*life, None).unwrap_or(u64::MAX), *life))
     }
 }

@@ -28,7 +28,7 @@ pub struct Register {
     pub dot: Dot,
     pub stamp: Stamp,
     pub life: Life,
-    /// The deadline that this life was born with.
+    /// The deadline that this life was born with; life 0 was born without.
     pub deadline_ms: Option<u64>,
     /// `None`: a stamped empty write, which is how a register is deleted.
     pub payload: Option<Bytes>,

@@ -89,6 +89,16 @@ const KEPT: &[(&str, Aim, &[u64])] = &[
         Aim::Absences,
         &[628, 1096, 1424, 1740, 2973, 3027],
     ),
+    (
+        "what an emptied member's old store had said was believed, and what it was told before the news of it held for told",
+        Aim::Absences,
+        &[5347, 5687],
+    ),
+    (
+        "a value written over a count kept the count's deadline, and ended by it when it had been made to persist",
+        Aim::Absences,
+        &[4631],
+    ),
 ];
 /// Fresh seeds of the usual worlds, and of each other kind.
 const USUAL: u64 = 300;

@@ -7,7 +7,7 @@ use crate::data::mutation::{Delta, Effect, Mutation};
 use crate::data::object::Object;
 use crate::data::op::{Op, Reply, Request, RequestError};
 use crate::data::path::Component;
-use crate::data::row::Row;
+use crate::data::row::{Life, Row};
 use crate::node::planted::Planted;
 use crate::node::repair::Lack;
 use crate::storage::StoreError;
@@ -217,20 +217,21 @@ impl Coordinator {
         Ok(Object::new(rows))
     }
 
-    /// Is anything of the key visible here, were it members or fields that the request does not name? An addition to a collection with
-    /// a deadline joins the life of those. Only looked up where there are deadlines.
-    pub(super) fn is_alive(&self, desk: &mut Desk, request: &Request, object: &Object) -> Result<bool, StoreError> {
+    /// The life of what is visible here, were it members or fields that the request does not name: an addition to a collection with a
+    /// deadline joins it. Only looked up where there are deadlines.
+    fn last_life(&self, desk: &mut Desk, request: &Request, object: &Object) -> Result<Option<Life>, StoreError> {
         let wall_ms = desk.now.wall_ms;
         if object.deadlines().next().is_none() || object.is_visible(wall_ms) {
-            return Ok(false);
+            return Ok(None);
         }
         // The first rows mostly tell; when all of them have expired, the others must be looked at.
         for scope in [Scope::Glance, Scope::Everything] {
-            if Object::new(desk.replica.read(desk.turn, &request.key, &scope)?).is_visible(wall_ms) {
-                return Ok(true);
+            let life = Object::new(desk.replica.read(desk.turn, &request.key, &scope)?).last_life(wall_ms);
+            if life.is_some() {
+                return Ok(life);
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     pub(super) fn mutate(
@@ -257,12 +258,12 @@ impl Coordinator {
         }
         let above = object.rows.values().filter_map(Row::stamp).map(|stamp| stamp.hlc).max();
         let above = above.unwrap_or(Hlc(0)).max(running.above);
-        let alive = owner && self.is_alive(desk, request, &object)?;
+        let last_life = if owner { self.last_life(desk, request, &object)? } else { None };
         let facts = Facts {
             key: &request.key,
             object: &object,
             others: &others,
-            alive,
+            last_life,
             wall_ms,
             siblings_max: desk.options.siblings_max,
             op_id: request.op_id,

@@ -28,8 +28,9 @@ pub struct Facts<'a> {
     pub object: &'a Object,
     /// What this coordinator holds of the key's other components (all of it for `Set` and `Delete`, else a glance).
     pub others: &'a Object,
-    /// Something of the key, named or not, is visible at the coordinator; only known of keys that have deadlines.
-    pub alive: bool,
+    /// Of what is visible at the coordinator, named or not, the life that ends last, when nothing named is visible; only known of keys that
+    /// have deadlines.
+    pub last_life: Option<Life>,
     pub wall_ms: u64,
     pub siblings_max: u64,
     pub op_id: Option<OpId>,
@@ -429,11 +430,13 @@ fn set(out: &mut Mutations, facts: &Facts, value: Bytes, expiry: SetExpiry) {
     let counted = object.tallies(None, wall_ms).next().and_then(|(path, ..)| path.life());
     let kept = match register {
         Some(register) => Some((register.life, register.deadline_ms)),
-        None => counted.map(|life| (life, object.deadline_of(life, None))),
+        None => counted.map(|life| (life, object.deadline_of(life, None).filter(|_| life != Life(0)))),
     };
     let (life, deadline_ms) = match (expiry, kept) {
         (SetExpiry::Keep, Some(kept)) => kept,
         (SetExpiry::At(at_ms), _) => (out.new_life(), Some(at_ms)),
+        // What it replaces was of another kind.
+        (SetExpiry::Keep, None) if let Some(at_ms) = deadline(facts.others, wall_ms) => (out.new_life(), Some(at_ms)),
         // Life 0 is for values that never had a deadline: once it has one, a value without starts anew.
         _ if object.rows.contains_key(&Path::deadline(Life(0))) => (out.new_life(), None),
         _ => (Life(0), None),
@@ -454,27 +457,21 @@ fn set(out: &mut Mutations, facts: &Facts, value: Bytes, expiry: SetExpiry) {
     out.remove_all(&others, None);
 }
 
-/// The life that an addition to a collection joins. Starting one is itself written down, so that it can be given a deadline later.
+/// The life that an addition to a collection joins: that of what is there, so that it ends with it. Any other that has not ended may be
+/// that of a value deleted before its deadline. Starting one is itself written down, so that it can be given a deadline later.
 fn collection_life(out: &mut Mutations, facts: &Facts) -> Life {
-    let Facts { object, others, wall_ms, alive: any_alive, .. } = *facts;
-    let mut deadlines: Vec<(Life, Option<u64>)> = object.deadlines().collect();
-    if deadlines.is_empty() {
+    let Facts { object, wall_ms, last_life, .. } = *facts;
+    if object.deadlines().next().is_none() {
         return Life(0);
     }
-    let visible = any_alive || object.is_visible(wall_ms) || others.is_visible(wall_ms);
-    if !deadlines.iter().any(|(life, _)| *life == Life(0)) {
-        deadlines.push((Life(0), None));
+    let here = last_life.filter(|life| object.is_alive(*life, None, wall_ms));
+    if let Some(life) = object.last_life(wall_ms).or(here) {
+        return life;
     }
-    let alive = deadlines.iter().filter(|(_, at_ms)| at_ms.is_none_or(|at_ms| at_ms > wall_ms)).map(|(life, _)| *life);
-    match alive.max() {
-        Some(life) if visible => life,
-        _ => {
-            let life = out.new_life();
-            let stamp = out.mint.stamp;
-            out.put(Path::deadline(life), object, Put::Deadline { stamp, at_ms: None });
-            life
-        }
-    }
+    let life = out.new_life();
+    let stamp = out.mint.stamp;
+    out.put(Path::deadline(life), object, Put::Deadline { stamp, at_ms: None });
+    life
 }
 
 fn increment(
@@ -641,28 +638,9 @@ fn set_deadline(out: &mut Mutations, facts: &Facts, at_ms: Option<u64>, conditio
 
 /// The lives that are visible now: the register's and the tallies', and of collections every life that may have members.
 fn lives(object: &Object, wall_ms: u64) -> Vec<Life> {
-    let mut lives = Vec::new();
-    let mut collection = false;
-    for (path, row) in &object.rows {
-        match row {
-            Row::Register(register) if path.component == Component::Register => {
-                if object.path_is_visible(path, row, wall_ms) {
-                    lives.push(register.life);
-                }
-            }
-            Row::Counter { .. } | Row::Retried(_) => {
-                if object.path_is_visible(path, row, wall_ms) {
-                    lives.extend(path.life());
-                }
-            }
-            Row::Deadline(_) => {}
-            Row::Births(births) => lives.extend(births.iter().map(|birth| birth.life)),
-            Row::Field(entries) => lives.extend(entries.iter().map(|entry| entry.life)),
-            Row::Sibling(sibling) => lives.push(sibling.life),
-            Row::Register(_) => {}
-        }
-        collection |= matches!(row, Row::Births(_) | Row::Field(_) | Row::Sibling(_));
-    }
+    let mut lives: Vec<Life> = object.visible_lives(wall_ms).map(|(life, _)| life).collect();
+    let alone = [Component::Register, Component::Counter, Component::Retry];
+    let collection = object.visible_lives(wall_ms).any(|(_, component)| !alone.contains(&component));
     if collection {
         lives.push(Life(0));
         lives.extend(object.deadlines().map(|(life, _)| life));
@@ -676,26 +654,16 @@ fn lives(object: &Object, wall_ms: u64) -> Vec<Life> {
 /// When the key ends: the latest deadline of what is visible, `None` when some of it never does.
 fn deadline(object: &Object, wall_ms: u64) -> Option<u64> {
     let mut latest = None;
+    let is_visible = |life| object.visible_lives(wall_ms).any(|(visible, _)| visible == life);
     for life in lives(object, wall_ms) {
         match object.deadline_of(life, None) {
             // Life 0 of a collection may have no members left; it only counts when it is the only one.
-            None if life == Life(0) && object.deadlines().count() > 0 && !has_members_of(object, life) => {}
+            None if life == Life(0) && object.deadlines().next().is_some() && !is_visible(life) => {}
             None => return None,
             Some(at_ms) => latest = latest.max(Some(at_ms)),
         }
     }
     latest
-}
-
-fn has_members_of(object: &Object, life: Life) -> bool {
-    object.rows.iter().any(|(path, row)| match row {
-        Row::Births(births) => births.iter().any(|birth| birth.life == life),
-        Row::Register(register) => register.life == life && register.payload.is_some(),
-        Row::Field(entries) => entries.iter().any(|entry| entry.life == life),
-        Row::Sibling(sibling) => sibling.life == life,
-        Row::Counter { .. } | Row::Retried(_) => path.life() == Some(life),
-        Row::Deadline(_) => false,
-    })
 }
 
 pub fn kind(object: &Object, wall_ms: u64) -> Option<Kind> {

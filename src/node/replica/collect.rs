@@ -117,7 +117,7 @@ impl Replica {
         let clock_ms = self.clock.last().wall_ms();
         match row {
             Row::Register(register) if register.payload.is_none() => Some(0),
-            Row::Register(register) => register.deadline_ms,
+            Row::Register(register) => register.deadline_ms.filter(|_| register.life != Life(0)),
             Row::Deadline(deadline) => {
                 let lasting = if path.life() == Some(Life(0)) { 0 } else { clock_ms + LOOK_AGAIN_MS };
                 Some(deadline.at_ms.unwrap_or(lasting))
@@ -297,7 +297,7 @@ impl Replica {
                 let ends_ms = match deadline_of(register.life)? {
                     // It has a note of its own.
                     Some(Row::Deadline(_)) => None,
-                    _ => register.deadline_ms,
+                    _ => register.deadline_ms.filter(|_| register.life != Life(0)),
                 };
                 match ends_ms {
                     Some(ends_ms) if ends_ms < floor_ms => {
