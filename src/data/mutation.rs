@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::clock::{Hlc, Stamp};
 use super::id::{Dot, OpId};
 use super::op::Key;
-use super::path::Path;
-use super::row::{Put, Row};
+use super::path::{Component, Path};
+use super::row::{Life, Put, Row};
 
 /// One row's part of a mutation.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -38,7 +38,26 @@ pub struct Delta {
     pub remember: bool,
     /// When it was minted, by the coordinator's hybrid clock.
     pub made: Hlc,
+    /// What its coordinator saw beside what it puts, in a life that ends.
+    pub joined: Option<Box<Entry>>,
     pub mutations: Vec<Mutation>,
+}
+
+/// An entry of a row that is visible.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    pub path: Path,
+    pub life: Life,
+    pub dot: Dot,
+}
+
+impl Entry {
+    /// Is it the other, or does that count it as well?
+    pub fn is_in(&self, held: &Entry) -> bool {
+        let counts = matches!(self.path.component, Component::Counter | Component::FieldCounter);
+        let dot = held.dot == self.dot || counts && held.dot.counter > self.dot.counter;
+        dot && held.path == self.path && held.life == self.life
+    }
 }
 
 impl Delta {
@@ -51,6 +70,26 @@ impl Delta {
             )
         };
         self.mutations.iter().all(|one| one.effects.iter().all(takes))
+    }
+
+    /// The life that what it puts ends with; of what is put a second time, the one that stands last.
+    pub fn life(&self) -> Option<Life> {
+        let effects = self.mutations.iter().rev().flat_map(|one| one.effects.iter().rev());
+        effects.into_iter().find_map(|effect| effect.put.as_ref()?.joined(&effect.path))
+    }
+
+    /// Rows of its key, without what it put itself, and without totals that count nothing else.
+    pub fn left_out(&self, rows: impl IntoIterator<Item = (Path, Row)>) -> impl Iterator<Item = (Path, Row)> {
+        let dots: Vec<Dot> = self.mutations.iter().map(|mutation| mutation.dot).collect();
+        rows.into_iter().filter_map(move |(path, row)| match row {
+            Row::Counter { tally: Some(tally), .. }
+                if tally.run + 1 == tally.dot.counter && dots.contains(&tally.dot) =>
+            {
+                None
+            }
+            Row::Retried(retried) if retried.dots.iter().all(|dot| dots.contains(dot)) => None,
+            row => Some((path, row.without(&dots)?)),
+        })
     }
 
     pub fn bytes(&self) -> usize {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::decimal::Decimal;
 use super::id::{Dot, OpId};
+use super::mutation::Entry;
 use super::path::{Component, Path, field_prefix};
 use super::row::{Floor, Holds, Life, Register, Retried, Row, Tally, tally_holds, tally_is_live, tally_value};
 
@@ -311,29 +312,29 @@ impl Object {
         self.rows.iter().any(|(path, row)| self.path_is_visible(path, row, wall_ms))
     }
 
-    /// The lives of which something is visible, and what; some more than once.
-    pub fn visible_lives(&self, wall_ms: u64) -> impl Iterator<Item = (Life, Component)> + '_ {
+    /// What is visible, entry by entry.
+    pub fn visible_entries(&self, wall_ms: u64) -> impl Iterator<Item = Entry> + '_ {
         let visible = self.rows.iter().filter(move |(path, row)| self.path_is_visible(path, row, wall_ms));
-        visible
-            .flat_map(move |(path, row)| {
-                let lives: Vec<Life> = match row {
-                    Row::Register(register) => vec![register.life],
-                    Row::Counter { .. } | Row::Retried(_) => path.life().into_iter().collect(),
-                    Row::Births(births) => births.iter().map(|birth| birth.life).collect(),
-                    Row::Field(entries) => entries.iter().map(|entry| entry.life).collect(),
-                    Row::Sibling(sibling) => vec![sibling.life],
-                    Row::Deadline(_) => Vec::new(),
-                };
-                let component = path.component;
-                lives.into_iter().map(move |life| (life, component))
-            })
-            // A member may belong to several.
-            .filter(move |(life, _)| self.is_alive(*life, None, wall_ms))
+        visible.flat_map(move |(path, row)| {
+            let counted = |dot: Dot| path.life().map(|life| (life, dot)).into_iter().collect();
+            let entries: Vec<(Life, Dot)> = match row {
+                Row::Register(register) => vec![(register.life, register.dot)],
+                Row::Counter { tally, .. } => tally.map(|tally| tally.dot).map(counted).unwrap_or_default(),
+                Row::Retried(retried) => retried.dots.first().copied().map(counted).unwrap_or_default(),
+                Row::Births(births) => births.iter().map(|birth| (birth.life, birth.dot)).collect(),
+                Row::Field(entries) => entries.iter().map(|entry| (entry.life, entry.dot)).collect(),
+                Row::Sibling(sibling) => vec![(sibling.life, sibling.dot)],
+                Row::Deadline(_) => Vec::new(),
+            };
+            // A row may have entries of several lives.
+            let alive = entries.into_iter().filter(move |(life, _)| self.is_alive(*life, None, wall_ms));
+            alive.map(|(life, dot)| Entry { path: path.clone(), life, dot })
+        })
     }
 
-    /// That of the visible lives which ends last.
-    pub fn last_life(&self, wall_ms: u64) -> Option<Life> {
-        let lives = self.visible_lives(wall_ms).map(|(life, _)| life);
-        lives.max_by_key(|life| (self.deadline_of(*life, None).unwrap_or(u64::MAX), *life))
+    /// The visible entry whose life ends last.
+    pub fn last_visible(&self, wall_ms: u64) -> Option<Entry> {
+        self.visible_entries(wall_ms)
+            .max_by_key(|entry| (self.deadline_of(entry.life, None).unwrap_or(u64::MAX), entry.life, entry.dot))
     }
 }

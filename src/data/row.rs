@@ -17,6 +17,7 @@ use super::clock::Stamp;
 use super::context::Context;
 use super::decimal::Decimal;
 use super::id::Dot;
+use super::path::Path;
 
 /// A stretch of a key's existence that expires as one. 0 is the life of keys that never had a deadline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Default)]
@@ -156,6 +157,16 @@ impl Put {
     pub fn stamp(&self) -> Option<Stamp> {
         match self {
             Put::Register { stamp, .. } | Put::Field { stamp, .. } | Put::Deadline { stamp, .. } => Some(*stamp),
+            _ => None,
+        }
+    }
+
+    /// The life that what is put ends with, unless it has a deadline of its own.
+    pub fn joined(&self, path: &Path) -> Option<Life> {
+        match self {
+            Put::Register { life, deadline_ms: None, payload: Some(_), .. } => Some(*life),
+            Put::Field { life, .. } | Put::Birth { life } | Put::Sibling { life, .. } => Some(*life),
+            Put::Tally { .. } | Put::Retried { .. } => path.life(),
             _ => None,
         }
     }

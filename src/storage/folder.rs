@@ -39,7 +39,7 @@ use crate::data::id::{Incarnation, hash64};
 
 /// The layout of folder and store that this program writes, and the only one that it reads. In the first, members and fields were not in
 /// the order of their hashes.
-pub const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 3;
 
 pub(super) const MARKER: &str = "tidewater.toml";
 pub(super) const MARKER_NEW: &str = "tidewater.toml.new";

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 /// The version of everything that is said over the wire. A peer that speaks another one is told so and not guessed at.
-pub const PROTOCOL_VERSION: u8 = 2;
+pub const PROTOCOL_VERSION: u8 = 3;
 
 /// No message is ever longer, whatever limit a caller gives.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

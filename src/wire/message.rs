@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::clock::{Hlc, Stamp};
 use crate::data::context::Context;
 use crate::data::id::{Dot, NodeId, OpId, Partition, StoreId};
-use crate::data::mutation::Delta;
+use crate::data::mutation::{Delta, Entry};
 use crate::data::op::{Key, Request, RequestError, Response, ScanPage, ScanRequest};
 use crate::data::path::{Component, PLACES, Path};
 use crate::data::row::Row;
@@ -183,11 +183,32 @@ pub enum Answer {
 }
 
 /// How a delta was taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Kept {
     pub fsynced: bool,
     /// A row holds a newer stamp than the one brought: the coordinator must stamp again above it.
     pub newer: Option<Stamp>,
+    /// What was put ends by a deadline, and not with what stands beside it here.
+    pub strays: Option<Box<Strays>>,
+}
+
+/// Entries that an owner tells of.
+pub const BESIDE_MAX: usize = 16;
+
+/// Why an owner thinks that what was put does not belong to the life that it was put in. One of the two does not know all; by this the
+/// coordinator finds out who.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Strays {
+    /// When the life ends that it was put in.
+    pub ends_ms: Option<u64>,
+    /// What is visible beside it, up to [`BESIDE_MAX`], first what ends last.
+    pub beside: Vec<Entry>,
+    /// The first of that ends at another time.
+    pub apart: bool,
+    /// What its coordinator saw beside it has been removed here.
+    pub gone: bool,
+    /// What the owner had seen, or knew to be removed.
+    pub seen: Context,
 }
 
 /// Why a replica did not do as asked. Nothing was changed there.

@@ -62,7 +62,7 @@ impl Cluster {
             let brings =
                 |body: &Body| matches!(body, Body::Replicate { .. } | Body::Repair { .. } | Body::PullReply { .. });
             let sends = out.sends.into_iter().filter(|(node, _, message)| {
-                !self.away.contains(node) && !(self.behind == Some(*node) && brings(&message.body))
+                !(self.away.contains(node) || self.behind == Some(*node) && brings(&message.body))
             });
             waiting.extend(sends.map(|(node, _, message)| (node, Some(Input::Message { from: to, message }))));
         }

@@ -100,7 +100,7 @@ proptest! {
             story.push(format!("{} {:?} {op:?} -> {kept:?}", keeps.now.wall_ms, key.bytes));
             prop_assert!(dropped == kept, "{dropped:?} of the one that drops, after\n{}", story.join("\n"));
             let judged = models.entry(key).or_default().judge(&op, keeps.now.wall_ms, &kept);
-            prop_assert!(judged.is_ok(), "{}, after\n{}", judged.unwrap_err(), story.join("\n"));
+            prop_assert!(judged.is_ok(), "{}, after\n{}", judged.unwrap_err().1, story.join("\n"));
         }
         drops.rest(drops.op_id_window_ms * 1_000 + 200_000_000);
         prop_assert_eq!(drops.shard.status().garbage, 0);

@@ -3,5 +3,6 @@
 mod cluster;
 mod collecting;
 mod gathering;
+mod lagging;
 mod model;
 mod placement;

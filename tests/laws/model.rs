@@ -39,6 +39,8 @@ impl Value {
     }
 }
 
+pub type Told = Result<Reply, RequestError>;
+
 #[derive(Default)]
 pub struct Model {
     held: Option<(Value, Option<u64>)>,
@@ -53,7 +55,8 @@ fn number(text: Option<&Bytes>, by: Decimal) -> Decimal {
 
 impl Model {
     /// Does the operation, and judges what was answered: that it is right, and for a pick that it may be.
-    pub fn judge(&mut self, op: &Op, wall_ms: u64, told: &Result<Reply, RequestError>) -> Result<(), String> {
+    /// Else gives what it should have been.
+    pub fn judge(&mut self, op: &Op, wall_ms: u64, told: &Told) -> Result<(), (Told, String)> {
         if self.held.as_ref().is_some_and(|(_, at_ms)| at_ms.is_some_and(|at_ms| at_ms <= wall_ms)) {
             self.held = None;
         }
@@ -61,7 +64,18 @@ impl Model {
         if self.held.as_ref().is_some_and(|(value, _)| value.is_nothing()) {
             self.held = None;
         }
-        if *told == expected { Ok(()) } else { Err(format!("{told:?}, and should be {expected:?}")) }
+        let sorted = |told: &Told| match told.clone() {
+            Ok(Reply::Siblings { mut values, context }) => {
+                values.sort();
+                Ok(Reply::Siblings { values, context })
+            }
+            told => told,
+        };
+        if sorted(told) == sorted(&expected) {
+            return Ok(());
+        }
+        let message = format!("{told:?}, and should be {expected:?}");
+        Err((expected, message))
     }
 
     fn done(&mut self, op: &Op, told: Option<&Reply>) -> Result<Reply, RequestError> {

@@ -148,10 +148,10 @@ fn a_first_start_that_was_cut_short_can_be_repeated() {
 
 #[test]
 fn a_damaged_marker_is_refused_by_field() {
-    let whole = "format = 2\ncluster = \"demo\"\nnode = \"n1\"\nstarts = 3\n";
+    let whole = "format = 3\ncluster = \"demo\"\nnode = \"n1\"\nstarts = 3\n";
     let damages = [
-        ("format = 2", "formt = 2", "format"),
-        ("format = 2", "format = two", "format"),
+        ("format = 3", "formt = 2", "format"),
+        ("format = 3", "format = two", "format"),
         ("cluster", "closter", "cluster"),
         ("node", "nude", "node"),
         ("starts = 3", "starts = -3", "starts"),

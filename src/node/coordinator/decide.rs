@@ -3,11 +3,11 @@
 use crate::data::clock::Hlc;
 use crate::data::context::Context;
 use crate::data::id::NodeId;
-use crate::data::mutation::{Delta, Effect, Mutation};
+use crate::data::mutation::{Delta, Effect, Entry, Mutation};
 use crate::data::object::Object;
 use crate::data::op::{Op, Reply, Request, RequestError};
 use crate::data::path::Component;
-use crate::data::row::{Life, Row};
+use crate::data::row::Row;
 use crate::node::planted::Planted;
 use crate::node::repair::Lack;
 use crate::storage::StoreError;
@@ -217,18 +217,19 @@ impl Coordinator {
         Ok(Object::new(rows))
     }
 
-    /// The life of what is visible here, were it members or fields that the request does not name: an addition to a collection with a
-    /// deadline joins it. Only looked up where there are deadlines.
-    fn last_life(&self, desk: &mut Desk, request: &Request, object: &Object) -> Result<Option<Life>, StoreError> {
+    /// What is visible here, were it members or fields that the request does not name: an addition to a collection with a deadline joins
+    /// its life. Only looked up where there are deadlines.
+    fn beside(&self, desk: &mut Desk, request: &Request, object: &Object) -> Result<Option<Entry>, StoreError> {
         let wall_ms = desk.now.wall_ms;
         if object.deadlines().next().is_none() || object.is_visible(wall_ms) {
             return Ok(None);
         }
-        // The first rows mostly tell; when all of them have expired, the others must be looked at.
+        // The first rows mostly tell; when all of them have ended, the others must be looked at.
         for scope in [Scope::Glance, Scope::Everything] {
-            let life = Object::new(desk.replica.read(desk.turn, &request.key, &scope)?).last_life(wall_ms);
-            if life.is_some() {
-                return Ok(life);
+            let rows = desk.replica.read(desk.turn, &request.key, &scope)?;
+            let entry = Object::new(rows).last_visible(wall_ms);
+            if entry.is_some() {
+                return Ok(entry);
             }
         }
         Ok(None)
@@ -258,12 +259,13 @@ impl Coordinator {
         }
         let above = object.rows.values().filter_map(Row::stamp).map(|stamp| stamp.hlc).max();
         let above = above.unwrap_or(Hlc(0)).max(running.above);
-        let last_life = if owner { self.last_life(desk, request, &object)? } else { None };
+        let beside = if owner { self.beside(desk, request, &object)? } else { None };
         let facts = Facts {
             key: &request.key,
             object: &object,
             others: &others,
-            last_life,
+            beside: beside.as_ref(),
+            joins: None,
             wall_ms,
             siblings_max: desk.options.siblings_max,
             op_id: request.op_id,
@@ -282,8 +284,13 @@ impl Coordinator {
                 Vec::new()
             }
         };
-        let delta =
+        let mut delta =
             desk.replica.draw(desk.turn, desk.now, &request.key, request.op_id, request.remember, above, make)?;
+        if plan::may_stray(&request.op) && object.deadlines().next().is_some() {
+            let ends =
+                |entry: &Entry| Some(entry.life) == delta.life() && object.deadline_of(entry.life, None).is_some();
+            delta.joined = plan::beside(&facts).filter(ends).map(Box::new);
+        }
         let reply = match planned {
             Ok(reply) => reply,
             Err(error) => return self.finish(desk, running, Err(error)),

@@ -9,14 +9,14 @@ use bytes::Bytes;
 
 use crate::data::decimal::Decimal;
 use crate::data::id::{Dot, OpId, mix64};
-use crate::data::mutation::{Effect, Mutation, context_token, parse_context_token};
+use crate::data::mutation::{Delta, Effect, Entry, Mutation, context_token, parse_context_token};
 use crate::data::object::Object;
 use crate::data::op::{Condition, DeadlineCondition, Key, Kind, Op, Reply, RequestError, SetExpiry};
 use crate::data::path::{Component, PLACES, Path, place_order};
 use crate::data::row::{Life, Put, Row, tally_is_live};
 use crate::node::planted::Planted;
 use crate::node::replica::Mint;
-use crate::wire::message::{Collection, PAGE_PLACES, Scope};
+use crate::wire::message::{BESIDE_MAX, Collection, PAGE_PLACES, Scope, Strays};
 
 /// Rows that one removal names at most; a larger collection is removed by several mutations.
 const REMOVALS_MAX: usize = 4096;
@@ -28,9 +28,11 @@ pub struct Facts<'a> {
     pub object: &'a Object,
     /// What this coordinator holds of the key's other components (all of it for `Set` and `Delete`, else a glance).
     pub others: &'a Object,
-    /// Of what is visible at the coordinator, named or not, the life that ends last, when nothing named is visible; only known of keys that
-    /// have deadlines.
-    pub last_life: Option<Life>,
+    /// Of what is visible at the coordinator, named or not, that which ends last, when nothing named is visible; only known of keys that have
+    /// deadlines.
+    pub beside: Option<&'a Entry>,
+    /// Where an owner that knows more of the key says that it belongs.
+    pub joins: Option<Joins>,
     pub wall_ms: u64,
     pub siblings_max: u64,
     pub op_id: Option<OpId>,
@@ -438,7 +440,7 @@ fn set(out: &mut Mutations, facts: &Facts, value: Bytes, expiry: SetExpiry) {
         // What it replaces was of another kind.
         (SetExpiry::Keep, None) if let Some(at_ms) = deadline(facts.others, wall_ms) => (out.new_life(), Some(at_ms)),
         // Life 0 is for values that never had a deadline: once it has one, a value without starts anew.
-        _ if object.rows.contains_key(&Path::deadline(Life(0))) => (out.new_life(), None),
+        _ if facts.joins.is_some() || object.rows.contains_key(&Path::deadline(Life(0))) => (out.new_life(), None),
         _ => (Life(0), None),
     };
     let stamp = out.mint.stamp;
@@ -460,14 +462,27 @@ fn set(out: &mut Mutations, facts: &Facts, value: Bytes, expiry: SetExpiry) {
 /// The life that an addition to a collection joins: that of what is there, so that it ends with it. Any other that has not ended may be
 /// that of a value deleted before its deadline. Starting one is itself written down, so that it can be given a deadline later.
 fn collection_life(out: &mut Mutations, facts: &Facts) -> Life {
-    let Facts { object, wall_ms, last_life, .. } = *facts;
-    if object.deadlines().next().is_none() {
-        return Life(0);
+    let Facts { object, joins, .. } = *facts;
+    match joins {
+        Some(Joins::Life(life)) => return life,
+        Some(Joins::New) => return new_collection_life(out, object),
+        None if object.deadlines().next().is_none() => return Life(0),
+        None => {}
     }
-    let here = last_life.filter(|life| object.is_alive(*life, None, wall_ms));
-    if let Some(life) = object.last_life(wall_ms).or(here) {
-        return life;
+    if let Some(entry) = beside(facts) {
+        return entry.life;
     }
+    new_collection_life(out, object)
+}
+
+/// What an addition stands beside.
+pub fn beside(facts: &Facts) -> Option<Entry> {
+    let Facts { object, wall_ms, .. } = *facts;
+    let elsewhere = || facts.beside.filter(|entry| object.is_alive(entry.life, None, wall_ms)).cloned();
+    object.last_visible(wall_ms).or_else(elsewhere)
+}
+
+fn new_collection_life(out: &mut Mutations, object: &Object) -> Life {
     let life = out.new_life();
     let stamp = out.mint.stamp;
     out.put(Path::deadline(life), object, Put::Deadline { stamp, at_ms: None });
@@ -493,12 +508,11 @@ fn increment(
     if integer && sum.to_integer().is_none() {
         return Err(RequestError::Overflow);
     }
-    let life = match object.register(field, wall_ms) {
-        Some(register) => register.life,
-        None => match object.tallies(field, wall_ms).next().and_then(|(path, ..)| path.life()) {
-            Some(life) => life,
-            None => collection_life(out, facts),
-        },
+    let counted = || object.tallies(field, wall_ms).next().and_then(|(path, ..)| path.life());
+    let stands = object.register(field, wall_ms).map(|register| register.life).or_else(counted);
+    let life = match stands.filter(|_| facts.joins.is_none()) {
+        Some(life) => life,
+        None => collection_life(out, facts),
     };
     // A stand-in has handed over what it counted before: were it to begin a new total, that would take the place of the earlier one.
     let apart = (!facts.counts_on && facts.planted != Planted::StandInsCountAnew).then(|| out.mint.op_id(wall_ms));
@@ -596,6 +610,142 @@ fn siblings(key: &Key, object: &Object, wall_ms: u64) -> Reply {
     }
 }
 
+/// The life that what strays should have joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Joins {
+    Life(Life),
+    /// One of its own.
+    New,
+}
+
+/// Where does what an owner told of belong? `None`: it is right where it is, or that owner knows less. `here`: all of the key at the
+/// coordinator, as far as it was looked at. `knows`: the dots that it has seen, or knows to be removed.
+pub fn strayed(
+    strays: &Strays,
+    delta: &Delta,
+    here: &Object,
+    knows: impl Fn(Dot) -> bool,
+    wall_ms: u64,
+) -> Option<Joins> {
+    // It may have come to be known since.
+    let unknown = strays.ends_ms.is_some() && delta.joined.is_none();
+    let ended = strays.ends_ms.is_some_and(|ends_ms| ends_ms <= wall_ms);
+    let stands_beside = Object::new(delta.left_out(here.rows.clone()));
+    let effects = || delta.mutations.iter().flat_map(|one| one.effects.iter().map(move |effect| (one.dot, effect)));
+    let replaced = || effects().flat_map(|(_, effect)| effect.removes.iter().copied());
+    let is_gone = |entry: &Entry| {
+        let mut stand = stands_beside.visible_entries(wall_ms);
+        let stands = stand.any(|held| entry.is_in(&held));
+        // A floor takes away what has not come yet as well.
+        let floored = match here.rows.get(&entry.path) {
+            Some(Row::Counter { floor: Some(floor), .. }) => floor.upto >= entry.dot.counter,
+            _ => false,
+        };
+        (knows(entry.dot) || floored) && !stands && !replaced().any(|dot| dot == entry.dot)
+    };
+    if let Some(entry) = strays.beside.iter().find(|entry| !is_gone(entry)) {
+        let missed = ended || unknown || strays.gone || !knows(entry.dot);
+        let ends_ms = |life| here.deadline_of(life, None);
+        let apart = strays.apart || delta.life().is_some_and(|life| ends_ms(life) != ends_ms(entry.life));
+        return (missed && apart && delta.life() != Some(entry.life)).then_some(Joins::Life(entry.life));
+    }
+    if ended {
+        return Some(Joins::New);
+    }
+    // What was seen by whoever joined it, and what the delta has taken the place of.
+    let own = |dot: Dot| delta.mutations.iter().any(|mutation| mutation.dot == dot);
+    let known = stands_beside.visible_entries(wall_ms).map(|entry| entry.dot).filter(|dot| !own(*dot));
+    let counted = effects().filter_map(|(dot, effect)| match effect.put {
+        Some(Put::Tally { run, .. }) => Some(Dot { counter: run + 1, ..dot }).filter(|first| *first != dot),
+        _ => None,
+    });
+    // A value stands for itself.
+    let alone = effects().any(|(_, effect)| matches!(effect.put, Some(Put::Register { .. })));
+    let gone = delta.joined.as_ref().map(|entry| entry.dot).filter(|_| strays.gone);
+    let mut witnesses = known.chain(replaced()).chain(counted).filter(|dot| !alone && Some(*dot) != gone).peekable();
+    let missed = match witnesses.peek() {
+        None => unknown || strays.gone,
+        // It sees more than it told of.
+        Some(_) if strays.beside.len() >= BESIDE_MAX => false,
+        Some(_) => witnesses.all(|dot| strays.seen.contains(dot)),
+    };
+    missed.then_some(Joins::New)
+}
+
+/// Does it put something without asking first what a read level of owners hold, so that its coordinator may not know what it stands beside?
+pub fn may_stray(op: &Op) -> bool {
+    match op {
+        Op::Set { expiry, .. } => *expiry == SetExpiry::Never,
+        Op::SetAdd { .. } | Op::HashSet { .. } | Op::Increment { .. } | Op::HashIncrement { .. } => true,
+        Op::SiblingsPut { .. } | Op::FlagSet { on: true } => true,
+        _ => false,
+    }
+}
+
+/// Puts once more, in the life that it should have joined, what a delta has put elsewhere, and takes it away from there: by name, a count
+/// by just what it added. `object`: what stands here of its scope, the delta's own among it.
+pub fn moved(op: &Op, facts: &Facts, delta: &Delta, mint: &mut Mint) -> Result<(Vec<Mutation>, Reply), RequestError> {
+    let op = match op {
+        Op::Set { value, .. } => {
+            Op::Set { value: value.clone(), expiry: SetExpiry::Never, condition: Condition::Always, old: false }
+        }
+        // Those that were put.
+        Op::HashSet { fields, .. } => {
+            let put: BTreeSet<&Path> =
+                delta.mutations.iter().flat_map(|one| &one.effects).map(|effect| &effect.path).collect();
+            let path = |field: &Bytes| Path::new(Component::Field, field.clone());
+            let fields = fields.iter().filter(|(field, _)| put.contains(&path(field))).cloned().collect();
+            Op::HashSet { fields, absent_only: false }
+        }
+        op => op.clone(),
+    };
+    let object = Object::new(delta.left_out(facts.object.rows.clone()));
+    let (mut list, reply) = plan(&op, &Facts { object: &object, ..*facts }, mint)?;
+    let life = delta.life();
+    let mut back = Vec::new();
+    for (dot, effect) in delta.mutations.iter().flat_map(|one| one.effects.iter().map(move |effect| (one.dot, effect)))
+    {
+        let path = &effect.path;
+        // What was put a first time has been taken away already.
+        if effect.put.as_ref().and_then(|put| put.joined(path)) != life {
+            continue;
+        }
+        let put = match effect.put {
+            Some(Put::Birth { .. } | Put::Field { .. }) => {
+                let again = list.iter_mut().flat_map(|mutation| &mut mutation.effects);
+                again.filter(|again| again.path == *path).for_each(|again| again.removes.push(dot));
+                continue;
+            }
+            Some(Put::Sibling { .. }) => {
+                let effects = vec![Effect { path: path.clone(), removes: vec![dot], put: None }];
+                back.push(Mutation { dot: mint.dot(), effects });
+                continue;
+            }
+            Some(Put::Tally { .. }) => match (facts.object.rows.get(path), &op) {
+                // It counts nothing else.
+                (Some(row @ Row::Counter { tally: Some(held), .. }), _)
+                    if held.dot == dot && held.run + 1 == dot.counter =>
+                {
+                    let effects = floor(path, row).into_iter().collect();
+                    back.push(Mutation { dot: mint.dot(), effects });
+                    continue;
+                }
+                (
+                    Some(Row::Counter { tally: Some(held), .. }),
+                    Op::Increment { by, .. } | Op::HashIncrement { by, .. },
+                ) => Put::Tally { run: held.run, total: held.total.saturating_sub(*by) },
+                _ => continue,
+            },
+            Some(Put::Retried { amount }) => Put::RetriedRemoved { amount },
+            _ => continue,
+        };
+        let effects = vec![Effect { path: path.clone(), removes: Vec::new(), put: Some(put) }];
+        back.push(Mutation { dot: mint.dot(), effects });
+    }
+    back.append(&mut list);
+    Ok((back, reply))
+}
+
 /// What a repeated operation is told, when its effect is found in place.
 pub fn repeated(op: &Op, key: &Key, object: &Object, wall_ms: u64) -> Reply {
     let number = |field: Option<&[u8]>, integer: bool| match object.number(field, integer, wall_ms) {
@@ -638,9 +788,9 @@ fn set_deadline(out: &mut Mutations, facts: &Facts, at_ms: Option<u64>, conditio
 
 /// The lives that are visible now: the register's and the tallies', and of collections every life that may have members.
 fn lives(object: &Object, wall_ms: u64) -> Vec<Life> {
-    let mut lives: Vec<Life> = object.visible_lives(wall_ms).map(|(life, _)| life).collect();
+    let mut lives: Vec<Life> = object.visible_entries(wall_ms).map(|entry| entry.life).collect();
     let alone = [Component::Register, Component::Counter, Component::Retry];
-    let collection = object.visible_lives(wall_ms).any(|(_, component)| !alone.contains(&component));
+    let collection = object.visible_entries(wall_ms).any(|entry| !alone.contains(&entry.path.component));
     if collection {
         lives.push(Life(0));
         lives.extend(object.deadlines().map(|(life, _)| life));
@@ -654,11 +804,11 @@ fn lives(object: &Object, wall_ms: u64) -> Vec<Life> {
 /// When the key ends: the latest deadline of what is visible, `None` when some of it never does.
 fn deadline(object: &Object, wall_ms: u64) -> Option<u64> {
     let mut latest = None;
-    let is_visible = |life| object.visible_lives(wall_ms).any(|(visible, _)| visible == life);
+    let is_visible = |life| object.visible_entries(wall_ms).any(|entry| entry.life == life);
     for life in lives(object, wall_ms) {
         match object.deadline_of(life, None) {
-            // Life 0 of a collection may have no members left; it only counts when it is the only one.
-            None if life == Life(0) && object.deadlines().next().is_some() && !is_visible(life) => {}
+            // A life of a collection may have no members left, or never had any: life 0 most of all.
+            None if object.deadlines().next().is_some() && !is_visible(life) => {}
             None => return None,
             Some(at_ms) => latest = latest.max(Some(at_ms)),
         }

@@ -3,12 +3,15 @@
 use crate::data::clock::Hlc;
 use crate::data::consistency::{Ack, Level};
 use crate::data::id::{NodeId, Partition};
+use crate::data::object::Object;
 use crate::data::op::{Key, Reply, RequestError};
+use crate::data::row::Row;
 use crate::node::planted::Planted;
 use crate::storage::StoreError;
-use crate::wire::message::{Body, Kept, Refusal, Role, Ticket};
+use crate::wire::message::{Body, Kept, Refusal, Role, Scope, Strays, Ticket};
 
 use super::few::{NodeMap, NodeSet};
+use super::plan::{self, Facts, Joins, Reach};
 use super::quorum::Quorum;
 use super::{
     Coordinator, Desk, Payload, Replicating, Running, STAMPS_MAX, Stage, Standing, ack, owners, refused, restamped,
@@ -213,7 +216,16 @@ impl Coordinator {
             self.park(ticket, running);
             return Ok(());
         };
+        let strayed = match &result {
+            Ok(Kept { strays: Some(strays), .. }) if replicating.stamps < STAMPS_MAX => {
+                self.strayed(desk, &running, &replicating, strays)?
+            }
+            _ => None,
+        };
         match result {
+            Ok(Kept { newer, .. }) if let Some(joins) = strayed => {
+                return self.move_over(desk, running, replicating, joins, newer.map_or(Hlc(0), |stamp| stamp.hlc));
+            }
             Ok(Kept { newer: Some(stamp), .. })
                 if replicating.stamps < STAMPS_MAX && desk.options.planted != Planted::NotStampedAgain =>
             {
@@ -277,6 +289,78 @@ impl Coordinator {
         whole.mutations.extend(again.mutations);
         whole.made = again.made;
         self.replicate(desk, running, Payload::Delta(whole), replicating.reply, replicating.stamps + 1)
+    }
+
+    /// Does what was put belong elsewhere, as an owner thinks?
+    fn strayed(
+        &self,
+        desk: &mut Desk,
+        running: &Running,
+        replicating: &Replicating,
+        strays: &Strays,
+    ) -> Result<Option<Joins>, StoreError> {
+        let Payload::Delta(delta) = &replicating.payload else { return Ok(None) };
+        if !plan::may_stray(&running.request.op) || !desk.view.is_owner(running.partition, desk.options.me) {
+            return Ok(None);
+        }
+        let here = Object::new(desk.replica.read(desk.turn, &running.request.key, &Scope::Glance)?);
+        let wall_ms = desk.now.wall_ms;
+        let state = desk.replica.state(desk.turn, running.partition)?;
+        let knows = |dot| state.seen.contains(dot) || state.dead.contains(&dot);
+        Ok(plan::strayed(strays, delta, &here, knows, wall_ms))
+    }
+
+    /// A replica knows of a deadline, or of a new beginning, that this one did not: what was put is put once more where it belongs.
+    fn move_over(
+        &mut self,
+        desk: &mut Desk,
+        mut running: Box<Running>,
+        mut replicating: Box<Replicating>,
+        joins: Joins,
+        above: Hlc,
+    ) -> Result<(), StoreError> {
+        let Payload::Delta(mut delta) = replicating.payload else { return Ok(()) };
+        let request = &running.request;
+        let rows = desk.replica.read(desk.turn, &request.key, &plan::scope(&request.op, Reach::Whole))?;
+        let object = Object::new(rows);
+        let promised_ms = desk.replica.state(desk.turn, running.partition)?.promised.wall_ms();
+        let facts = Facts {
+            key: &request.key,
+            object: &object,
+            others: &Object::default(),
+            beside: None,
+            joins: Some(joins),
+            wall_ms: desk.now.wall_ms.max(promised_ms),
+            siblings_max: u64::MAX,
+            op_id: request.op_id,
+            fresh: request.fresh,
+            counts_on: desk.replica.holds_its_own(desk.turn, running.partition)?,
+            planted: desk.options.planted,
+        };
+        let stamps = object.rows.values().filter_map(Row::stamp).map(|stamp| stamp.hlc);
+        let above = stamps.fold(above, Hlc::max);
+        let mut reply = None;
+        let (op_id, remember) = (request.op_id, request.remember);
+        let again = desk.replica.draw(desk.turn, desk.now, &request.key, op_id, remember, above, |mint| {
+            match plan::moved(&request.op, &facts, &delta, mint) {
+                Ok((mutations, told)) => {
+                    reply = Some(told);
+                    mutations
+                }
+                Err(_) => Vec::new(),
+            }
+        })?;
+        desk.stats.add("moved_over_total", 1);
+        running.receipt.stamped_again = true;
+        desk.replica.take(desk.turn, desk.now, &again, true)?;
+        // The context must name what stands.
+        if let Some(told @ Reply::Siblings { .. }) = reply {
+            replicating.reply = told;
+        }
+        delta.mutations.extend(again.mutations);
+        delta.made = again.made;
+        delta.joined = None;
+        self.replicate(desk, running, Payload::Delta(delta), replicating.reply, replicating.stamps + 1)
     }
 
     pub(super) fn written(

@@ -108,6 +108,10 @@ impl Replica {
         path: &Path,
         row: &Row,
     ) -> Result<(), StoreError> {
+        if path.component == Component::Deadline && path.life() == Some(Life(0)) && !self.state(turn, partition)?.ends {
+            self.state(turn, partition)?.ends = true;
+            self.checkpoint(partition);
+        }
         let Some(due_ms) = self.due_ms(path, row) else { return Ok(()) };
         self.note_due(turn, partition, due_ms, at, None)
     }

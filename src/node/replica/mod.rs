@@ -34,14 +34,16 @@ use serde::{Deserialize, Serialize};
 use crate::data::clock::{Hlc, HybridClock, Now, Stamp};
 use crate::data::context::Context;
 use crate::data::id::{Dot, Incarnation, OpId, Partition, mix64};
-use crate::data::mutation::{Delta, Effect, Mutation, apply};
+use crate::data::mutation::{Delta, Effect, Entry, Mutation, apply};
+use crate::data::object::Object;
 use crate::data::op::Key;
 use crate::data::path::{Path, key_prefix, row_key, row_prefix};
-use crate::data::row::{Put, Row};
+use crate::data::row::{Life, Put, Row};
 use crate::node::planted::Planted;
 use crate::ring::slot;
 use crate::storage::{Overlay, Space, Storage, StoreError};
 use crate::wire::codec;
+use crate::wire::message::{BESIDE_MAX, Scope, Strays};
 
 pub use keys::upper_bound;
 use keys::{checkpoint_key, dead_key, dead_range, log_key, log_range, op_key, parse_dot, parse_log_key};
@@ -66,6 +68,8 @@ pub struct PartitionState {
     pub newest: Hlc,
     /// Some increment was ever retried here.
     pub retries: bool,
+    /// A deadline was ever put on life 0 of some key here.
+    pub ends: bool,
     /// Dots of this incarnation up to here are given away: as a stand-in, whose mutations live in hints and not in rows, or in the delta
     /// that is being taken.
     pub spent: u64,
@@ -88,7 +92,7 @@ pub struct PartitionState {
     pub rows_version: u64,
     /// How often all of it was forgotten since the start.
     pub forgotten: u64,
-    /// `seen`, `newest` or `retries` changed in a way that the log does not tell.
+    /// `seen`, `newest`, `retries` or `ends` changed in a way that the log does not tell.
     pub checkpoint_due: bool,
 }
 
@@ -100,6 +104,7 @@ impl Default for PartitionState {
             log_start: Context::default(),
             newest: Hlc(0),
             retries: false,
+            ends: false,
             spent: 0,
             unsure: false,
             promised: Hlc(0),
@@ -137,6 +142,7 @@ struct Checkpoint {
     log_start: Context,
     newest: Hlc,
     retries: bool,
+    ends: bool,
     /// Whose `spent` it is: another incarnation starts anew.
     spender: Incarnation,
     spent: u64,
@@ -257,6 +263,7 @@ impl Replica {
             state.log_start = checkpoint.log_start;
             state.newest = checkpoint.newest;
             state.retries = checkpoint.retries;
+            state.ends = checkpoint.ends;
             state.promised = checkpoint.promised;
             state.dropped = checkpoint.dropped;
             state.unsure = checkpoint.unsure;
@@ -358,7 +365,7 @@ impl Replica {
         let hlc = self.clock.tick(now, above.max(promised));
         let mut mint = Mint { incarnation, stamp: Stamp { hlc, incarnation }, next };
         let mutations = plan(&mut mint);
-        Ok(Delta { key: key.clone(), op_id, remember, made: hlc, mutations })
+        Ok(Delta { key: key.clone(), op_id, remember, made: hlc, joined: None, mutations })
     }
 
     /// A stand-in's dots: minted here, kept in hints, never claimed as rows. Only the counter is remembered.
@@ -377,6 +384,67 @@ impl Replica {
         state.checkpoint_due = true;
         self.due.insert(partition);
         Ok(())
+    }
+
+    /// May what a delta puts belong elsewhere? Asked before it is taken: its coordinator may have missed the deadline of the life that it
+    /// joined, or that what it stands beside has been deleted and begun anew since; or this owner has. Who knows more is found out by
+    /// the coordinator. That it were certain beforehand would cost a read of a quorum before every addition; this costs a look at one
+    /// row, and none where no life 0 was ever given a deadline.
+    pub fn strays(&mut self, turn: &mut Turn, now: Now, delta: &Delta) -> Result<Option<Box<Strays>>, StoreError> {
+        let partition = self.partition_of(&delta.key);
+        let state = self.state(turn, partition)?;
+        let Some(life) = delta.life() else { return Ok(None) };
+        let mut effects = delta.mutations.iter().flat_map(|one| &one.effects);
+        let register = effects.any(|effect| matches!(effect.put, Some(Put::Register { .. })));
+        if life == Life(0) && !state.ends && delta.joined.is_none() {
+            return Ok(None);
+        }
+        // What was removed before it came is known as well.
+        let mut seen = state.seen.clone();
+        for dot in &state.dead {
+            seen.insert(*dot);
+        }
+        let wall_ms = now.wall_ms.max(state.promised.wall_ms());
+        let prefix = key_prefix(partition, &delta.key);
+        let deadline = match get_row(turn, &row_key(&prefix, &Path::deadline(life)))? {
+            Some(Row::Deadline(deadline)) => Some(deadline),
+            _ if life == Life(0) && delta.joined.is_none() => return Ok(None),
+            _ => None,
+        };
+        let ends_ms = deadline.as_ref().and_then(|deadline| deadline.at_ms);
+        let mut beside = Vec::new();
+        let (mut apart, mut elsewhere) = (false, false);
+        if !register {
+            // The first rows mostly tell; when all of them have ended, the others must be looked at.
+            for scope in [Scope::Glance, Scope::Everything] {
+                let object = Object::new(delta.left_out(self.read(turn, &delta.key, &scope)?));
+                beside.extend(object.visible_entries(wall_ms));
+                let ends = |entry: &Entry| object.deadline_of(entry.life, None).unwrap_or(u64::MAX);
+                beside.sort_by_key(|entry| std::cmp::Reverse((ends(entry), entry.life, entry.dot)));
+                beside.truncate(BESIDE_MAX);
+                if let Some(entry) = beside.first() {
+                    elsewhere = entry.life != life;
+                    apart = elsewhere && object.deadline_of(entry.life, None) != ends_ms;
+                    break;
+                }
+            }
+        }
+        let mut gone = false;
+        if let Some(entry) = &delta.joined {
+            let row = get_row(turn, &row_key(&prefix, &entry.path))?;
+            // A floor takes away what has not come yet as well.
+            if let Some(Row::Counter { floor: Some(floor), .. }) = &row
+                && floor.upto >= entry.dot.counter
+            {
+                seen.insert(entry.dot);
+            }
+            let object = Object::new(row.map(|row| (entry.path.clone(), row)));
+            gone = seen.contains(entry.dot) && !object.visible_entries(wall_ms).any(|held| entry.is_in(&held));
+        }
+        if ends_ms.is_none() && !elsewhere && !gone {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Strays { ends_ms, beside, apart, gone, seen })))
     }
 
     /// Applies a delta: rows, `seen` and log in the turn's batch. `minted`: it was made here just now.
@@ -725,6 +793,7 @@ impl Replica {
                 log_start: state.log_start.clone(),
                 newest: state.newest,
                 retries: state.retries,
+                ends: state.ends,
                 spender: self.incarnation,
                 spent: state.spent,
                 promised: state.promised,

@@ -461,7 +461,7 @@ impl Shard {
             Body::Replicate { ticket, delta, role, sync } => {
                 let result = self.replicate(now, partition, &delta, role, turn)?;
                 out.sync |= sync && result.is_ok() && self.options.planted != Planted::FsyncClaimed;
-                let result = result.map(|newer| Kept { fsynced: sync, newer });
+                let result = result.map(|kept| Kept { fsynced: sync, ..kept });
                 reply(out, from, partition, Body::ReplicateAck { ticket, result });
             }
             Body::ReplicateAck { ticket, result } => {
@@ -539,7 +539,7 @@ impl Shard {
                     }
                     self.stats.add("repairs_taken_total", 1);
                     out.sync |= sync;
-                    Ok(Kept { fsynced: sync, newer: None })
+                    Ok(Kept { fsynced: sync, newer: None, strays: None })
                 } else {
                     Err(Refusal::NotOwner { layout: self.view.layout.version })
                 };
@@ -667,7 +667,7 @@ impl Shard {
         delta: &crate::data::mutation::Delta,
         role: Role,
         turn: &mut Turn,
-    ) -> Result<Result<Option<crate::data::clock::Stamp>, Refusal>, StoreError> {
+    ) -> Result<Result<Kept, Refusal>, StoreError> {
         let bound_ms = self.options.clock_ahead_max_ms;
         let believed = self.replica.believes(turn, now, partition, delta.made, bound_ms)?;
         let doubted = role != Role::OwnerOfHint || self.options.planted == Planted::HintsDoubted;
@@ -680,7 +680,11 @@ impl Shard {
             let kept = self.options.planted == Planted::HintsNotKept
                 || self.hints.keep(turn, partition, std::iter::once(owner), delta, limit)?;
             self.stats.add(if kept { "hints_kept_total" } else { "hints_refused_total" }, 1);
-            return Ok(if kept { Ok(None) } else { Err(Refusal::HintsFull) });
+            return Ok(if kept {
+                Ok(Kept { fsynced: false, newer: None, strays: None })
+            } else {
+                Err(Refusal::HintsFull)
+            });
         }
         if !self.view.is_owner(partition, self.options.me) {
             return Ok(Err(Refusal::NotOwner { layout: self.view.layout.version }));
@@ -689,8 +693,9 @@ impl Shard {
             self.stats.add("syncing_refused_total", 1);
             return Ok(Err(Refusal::Syncing));
         }
+        let strays = if role == Role::Owner { self.replica.strays(turn, now, delta)? } else { None };
         let taken = self.replica.take(turn, now, delta, false)?;
-        Ok(Ok(taken.newer))
+        Ok(Ok(Kept { fsynced: false, newer: taken.newer, strays }))
     }
 
     fn handle_view(&mut self, now: Now, view: Arc<View>, turn: &mut Turn, out: &mut Outbox) -> Result<(), StoreError> {
