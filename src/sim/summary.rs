@@ -49,6 +49,7 @@ pub const RARE: &[(&str, &str)] = &[
     ("sim_messages_doubled", "messages that came twice"),
     ("sim_messages_lost", "messages lost"),
     ("sim_messages_not_taken", "messages not taken for sending"),
+    ("moved_over_total", "what one that lagged had put, put again where it belongs"),
     ("stamped_again_total", "a write stamped again above a newer one"),
     ("stand_in_coordinated_total", "a write coordinated by a stand-in"),
     ("silent_passed_over_total", "an owner passed over because it had been silent"),
