@@ -148,8 +148,9 @@ impl Shard {
     pub(super) fn pull_next(&mut self, now: Now, turn: &Turn, out: &mut Outbox) -> Result<(), StoreError> {
         while let Some((partition, from)) = self.exchange.next_pull(now.mono_us) {
             let have = self.replica.state(turn, partition)?.seen.clone();
-            // What has come in the meantime needs no asking.
-            let lacks = self.exchange.seen_by(from, partition).is_some_and(|theirs| have.lacks(theirs) > 0);
+            // What has come in the meantime needs no asking. Its report may be doubted just now: two whose rounds fall together would doubt
+            // each other's at each.
+            let lacks = self.exchange.seen_by(from, partition).is_none_or(|theirs| have.lacks(theirs) > 0);
             if !lacks || !self.view.is_up(from) {
                 self.exchange.end_pull(partition);
                 continue;
