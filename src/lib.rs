@@ -58,7 +58,10 @@
 //!   cursor a number that needs no memory. A page reaches as far as every owner that answered has reached; within it merge is as ever.
 //!   The doors read whole collections by pages (`wire::message::Scope`, `api::resp::whole`).
 //! - **Deadlines** belong to a life of the value. A `SET` with one starts a life and carries it; `EXPIRE` writes a row for the lives that it
-//!   saw. Values without a deadline share life 0 until it is given one.
+//!   saw. Values without a deadline share life 0 until it is given one, and what is added joins the life of what is there. A coordinator
+//!   may have missed a deadline or a deletion, and does not ask before it adds: each delta says what it goes by (`data::mutation::Basis`),
+//!   an owner that knows more says so with its answer, or refuses what would have ended before it began, and the coordinator puts once
+//!   more, elsewhere, what still stands (`node::coordinator::plan::moved`). Hints and levels below a quorum go without that.
 //!
 //! # Coming level again
 //! Owners report what they have seen about once a second, changed partitions only, and everything at once when a peer or the link to it

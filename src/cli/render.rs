@@ -120,7 +120,10 @@ pub fn receipt<T>(answer: &Answer<T>, read: bool, asked: &Consistency, names: &N
         }
     }
     if receipt.stamped_again {
-        lines.push(("stamped", "again, above a newer write that was met".to_owned()));
+        lines.push((
+            "stamped",
+            "again, above a newer write that was met, or where a replica knew it to belong".to_owned(),
+        ));
     }
     if receipt.duplicate {
         lines.push(("duplicate", "this operation was known already: it counts once".to_owned()));

@@ -168,7 +168,8 @@ pub struct Receipt {
     pub disagreed: Vec<NodeId>,
     /// Reads: owners that lacked something. They are sent it if it has not come by itself two rounds of exchange later.
     pub repaired: Vec<NodeId>,
-    /// Writes: the write was stamped again above a newer one that it met, or put again in the life of what it stands beside.
+    /// Writes: the write was stamped again above a newer one that it met, or put again where a replica knew it to belong: with a key
+    /// that had a deadline, or apart from one that had ended.
     pub stamped_again: bool,
     /// The operation id was known already: the effect is the earlier one's.
     pub duplicate: bool,

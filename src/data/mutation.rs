@@ -38,9 +38,18 @@ pub struct Delta {
     pub remember: bool,
     /// When it was minted, by the coordinator's hybrid clock.
     pub made: Hlc,
-    /// What its coordinator saw beside what it puts, in a life that ends.
-    pub joined: Option<Box<Entry>>,
+    /// What it goes by, when its coordinator did not ask others before.
+    pub basis: Option<Basis>,
     pub mutations: Vec<Mutation>,
+}
+
+/// What a coordinator knew of the life that it puts something into.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Basis {
+    /// The stamp of its deadline; `None` if it had none.
+    pub deadline: Option<Stamp>,
+    /// What stood there, if that life ends.
+    pub beside: Option<Box<Entry>>,
 }
 
 /// An entry of a row that is visible.
@@ -72,6 +81,12 @@ impl Delta {
         self.mutations.iter().all(|one| one.effects.iter().all(takes))
     }
 
+    /// Does it put a value that takes the place of everything, whatever stands beside it?
+    pub fn puts_a_value(&self) -> bool {
+        let mut effects = self.mutations.iter().flat_map(|one| &one.effects);
+        effects.any(|effect| matches!(effect.put, Some(Put::Register { .. })))
+    }
+
     /// The life that what it puts ends with; of what is put a second time, the one that stands last.
     pub fn life(&self) -> Option<Life> {
         let effects = self.mutations.iter().rev().flat_map(|one| one.effects.iter().rev());
@@ -83,7 +98,7 @@ impl Delta {
         let dots: Vec<Dot> = self.mutations.iter().map(|mutation| mutation.dot).collect();
         rows.into_iter().filter_map(move |(path, row)| match row {
             Row::Counter { tally: Some(tally), .. }
-                if tally.run + 1 == tally.dot.counter && dots.contains(&tally.dot) =>
+                if tally.dot.counter.checked_sub(1) == Some(tally.run) && dots.contains(&tally.dot) =>
             {
                 None
             }

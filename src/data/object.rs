@@ -42,6 +42,12 @@ impl Object {
         })
     }
 
+    /// The latest life of those that never end, where some do.
+    pub fn endless_life(&self) -> Option<Life> {
+        let told = self.deadlines().filter(|(_, at_ms)| at_ms.is_none()).map(|(life, _)| life).max();
+        told.or_else(|| (!self.rows.contains_key(&Path::deadline(Life(0)))).then_some(Life(0)))
+    }
+
     /// When a life ends, given the deadline it was born with.
     pub fn deadline_of(&self, life: Life, born_with: Option<u64>) -> Option<u64> {
         match self.rows.get(&Path::deadline(life)) {

@@ -173,6 +173,19 @@ impl Put {
 }
 
 impl Row {
+    /// Does what was put under this dot stand here?
+    pub fn holds(&self, dot: Dot) -> bool {
+        match self {
+            Row::Register(register) => register.dot == dot,
+            Row::Births(births) => births.iter().any(|birth| birth.dot == dot),
+            Row::Field(entries) => entries.iter().any(|entry| entry.dot == dot),
+            Row::Sibling(sibling) => sibling.dot == dot,
+            Row::Deadline(deadline) => deadline.dot == dot,
+            Row::Counter { tally, floor } => tally_holds(tally, floor, dot.counter) == Holds::Live,
+            Row::Retried(retried) => !retried.removed && retried.dots.contains(&dot),
+        }
+    }
+
     /// The row that a put makes where there was none. `removes`: what the same mutation removes of it.
     pub fn born(put: Put, dot: Dot, removes: &[Dot]) -> Row {
         let removes = removes.to_vec();

@@ -75,6 +75,8 @@ impl Exchange {
         self.reported.remove(&peer);
         self.lacking.retain(|(_, from), _| *from != peer);
         self.doubted.retain(|(_, of), _| *of != peer);
+        self.pulls.retain(|_, pull| pull.from != peer);
+        self.ready.retain(|(_, from)| *from != peer);
     }
 
     pub fn peer_left(&mut self, peer: NodeId) {

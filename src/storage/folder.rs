@@ -38,7 +38,7 @@ use super::wipe::WIPE;
 use crate::data::id::{Incarnation, hash64};
 
 /// The layout of folder and store that this program writes, and the only one that it reads. In the first, members and fields were not in
-/// the order of their hashes.
+/// the order of their hashes; in the second, hints did not tell what a write goes by, nor a partition whether it has deadlines.
 pub const FORMAT: u64 = 3;
 
 pub(super) const MARKER: &str = "tidewater.toml";

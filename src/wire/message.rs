@@ -188,7 +188,7 @@ pub struct Kept {
     pub fsynced: bool,
     /// A row holds a newer stamp than the one brought: the coordinator must stamp again above it.
     pub newer: Option<Stamp>,
-    /// What was put ends by a deadline, and not with what stands beside it here.
+    /// It may not have been put where it belongs.
     pub strays: Option<Box<Strays>>,
 }
 
@@ -197,15 +197,17 @@ pub const BESIDE_MAX: usize = 16;
 
 /// Why an owner thinks that what was put does not belong to the life that it was put in. One of the two does not know all; by this the
 /// coordinator finds out who.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Strays {
-    /// When the life ends that it was put in.
-    pub ends_ms: Option<u64>,
+    /// The stamp of that life's deadline here, when it is newer than the one that the coordinator went by.
+    pub news: Option<Stamp>,
+    /// By that deadline it has ended.
+    pub ended: bool,
     /// What is visible beside it, up to [`BESIDE_MAX`], first what ends last.
     pub beside: Vec<Entry>,
     /// The first of that ends at another time.
     pub apart: bool,
-    /// What its coordinator saw beside it has been removed here.
+    /// What the coordinator went by has been removed here.
     pub gone: bool,
     /// What the owner had seen, or knew to be removed.
     pub seen: Context,
@@ -226,6 +228,8 @@ pub enum Refusal {
     HintsFull,
     /// The replica is taking in all rows of the partition, this delta's among them: it must not come in between.
     Syncing,
+    /// What it puts would have ended before it began: the coordinator has missed a deadline.
+    Ended(Box<Strays>),
     StoreFailed {
         cause: String,
     },
@@ -243,9 +247,11 @@ impl Refusal {
                 RequestError::StoreFailed { node: node.to_owned(), cause: cause.clone(), mutation: false }
             }
             Refusal::Busy { cause } => RequestError::Overloaded(format!("{node}: {cause}")),
-            Refusal::NotOwner { .. } | Refusal::ClockAhead { .. } | Refusal::HintsFull | Refusal::Syncing => {
-                RequestError::Protocol(format!("{node} refuses: {self:?}"))
-            }
+            Refusal::NotOwner { .. }
+            | Refusal::ClockAhead { .. }
+            | Refusal::HintsFull
+            | Refusal::Syncing
+            | Refusal::Ended(_) => RequestError::Protocol(format!("{node} refuses: {self:?}")),
         }
     }
 }

@@ -6,3 +6,4 @@ mod gathering;
 mod lagging;
 mod model;
 mod placement;
+mod straying;

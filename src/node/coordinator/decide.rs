@@ -224,6 +224,10 @@ impl Coordinator {
         if object.deadlines().next().is_none() || object.is_visible(wall_ms) {
             return Ok(None);
         }
+        // What has ended stands nowhere, and what never ends can be joined whatever stands in it.
+        if !object.deadlines().any(|(_, at_ms)| at_ms.is_some_and(|at_ms| at_ms > wall_ms)) {
+            return Ok(None);
+        }
         // The first rows mostly tell; when all of them have ended, the others must be looked at.
         for scope in [Scope::Glance, Scope::Everything] {
             let rows = desk.replica.read(desk.turn, &request.key, &scope)?;
@@ -286,10 +290,8 @@ impl Coordinator {
         };
         let mut delta =
             desk.replica.draw(desk.turn, desk.now, &request.key, request.op_id, request.remember, above, make)?;
-        if plan::may_stray(&request.op) && object.deadlines().next().is_some() {
-            let ends =
-                |entry: &Entry| Some(entry.life) == delta.life() && object.deadline_of(entry.life, None).is_some();
-            delta.joined = plan::beside(&facts).filter(ends).map(Box::new);
+        if owner && plan::may_stray(&request.op) {
+            delta.basis = Some(plan::basis(&facts, &delta));
         }
         let reply = match planned {
             Ok(reply) => reply,

@@ -735,6 +735,12 @@ fn refused(desk: &Desk, from: NodeId, refusal: Refusal) -> RequestError {
             missing: vec![format!("{} (taking in the whole partition)", desk.view.name_of(from))],
             mutation: true,
         },
+        Refusal::Ended(_) => RequestError::Timeout {
+            needed: 0,
+            got: 0,
+            missing: vec![format!("{} (it knows that the key had reached its deadline)", desk.view.name_of(from))],
+            mutation: true,
+        },
         Refusal::StoreFailed { cause } => {
             RequestError::StoreFailed { node: desk.view.name_of(from).to_string(), cause, mutation: true }
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::data::decimal::Decimal;
 use crate::data::id::{Dot, OpId, mix64};
-use crate::data::mutation::{Delta, Effect, Entry, Mutation, context_token, parse_context_token};
+use crate::data::mutation::{Basis, Delta, Effect, Entry, Mutation, context_token, parse_context_token};
 use crate::data::object::Object;
 use crate::data::op::{Condition, DeadlineCondition, Key, Kind, Op, Reply, RequestError, SetExpiry};
 use crate::data::path::{Component, PLACES, Path, place_order};
@@ -469,10 +469,12 @@ fn collection_life(out: &mut Mutations, facts: &Facts) -> Life {
         None if object.deadlines().next().is_none() => return Life(0),
         None => {}
     }
-    if let Some(entry) = beside(facts) {
-        return entry.life;
+    let runs = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms > facts.wall_ms);
+    let endless = || object.endless_life().filter(|_| !object.deadlines().any(|(_, at_ms)| runs(at_ms)));
+    match beside(facts).map(|entry| entry.life).or_else(endless) {
+        Some(life) => life,
+        None => new_collection_life(out, object),
     }
-    new_collection_life(out, object)
 }
 
 /// What an addition stands beside.
@@ -480,6 +482,18 @@ pub fn beside(facts: &Facts) -> Option<Entry> {
     let Facts { object, wall_ms, .. } = *facts;
     let elsewhere = || facts.beside.filter(|entry| object.is_alive(entry.life, None, wall_ms)).cloned();
     object.last_visible(wall_ms).or_else(elsewhere)
+}
+
+/// What a delta goes by that was made of these facts.
+pub fn basis(facts: &Facts, delta: &Delta) -> Basis {
+    let object = facts.object;
+    let stamp_of = |life| match object.rows.get(&Path::deadline(life)) {
+        Some(Row::Deadline(deadline)) => Some(deadline.stamp),
+        _ => None,
+    };
+    let beside = || beside(facts).filter(|entry| object.deadline_of(entry.life, None).is_some());
+    let Some(life) = delta.life().filter(|_| object.deadlines().next().is_some()) else { return Basis::default() };
+    Basis { deadline: stamp_of(life), beside: beside().filter(|entry| entry.life == life).map(Box::new) }
 }
 
 fn new_collection_life(out: &mut Mutations, object: &Object) -> Life {
@@ -627,9 +641,15 @@ pub fn strayed(
     knows: impl Fn(Dot) -> bool,
     wall_ms: u64,
 ) -> Option<Joins> {
-    // It may have come to be known since.
-    let unknown = strays.ends_ms.is_some() && delta.joined.is_none();
-    let ended = strays.ends_ms.is_some_and(|ends_ms| ends_ms <= wall_ms);
+    let life = delta.life()?;
+    let unknown = strays.news.is_some();
+    // The deadline may have come to be known since, or be older than what is known here.
+    let ended = match here.rows.get(&Path::deadline(life)) {
+        Some(Row::Deadline(held)) if strays.news.is_some_and(|stamp| stamp <= held.stamp) => {
+            held.at_ms.is_some_and(|at_ms| at_ms <= wall_ms)
+        }
+        _ => strays.ended,
+    };
     let stands_beside = Object::new(delta.left_out(here.rows.clone()));
     let effects = || delta.mutations.iter().flat_map(|one| one.effects.iter().map(move |effect| (one.dot, effect)));
     let replaced = || effects().flat_map(|(_, effect)| effect.removes.iter().copied());
@@ -646,8 +666,8 @@ pub fn strayed(
     if let Some(entry) = strays.beside.iter().find(|entry| !is_gone(entry)) {
         let missed = ended || unknown || strays.gone || !knows(entry.dot);
         let ends_ms = |life| here.deadline_of(life, None);
-        let apart = strays.apart || delta.life().is_some_and(|life| ends_ms(life) != ends_ms(entry.life));
-        return (missed && apart && delta.life() != Some(entry.life)).then_some(Joins::Life(entry.life));
+        let apart = strays.apart || ends_ms(life) != ends_ms(entry.life);
+        return (missed && apart && life != entry.life).then_some(Joins::Life(entry.life));
     }
     if ended {
         return Some(Joins::New);
@@ -661,7 +681,8 @@ pub fn strayed(
     });
     // A value stands for itself.
     let alone = effects().any(|(_, effect)| matches!(effect.put, Some(Put::Register { .. })));
-    let gone = delta.joined.as_ref().map(|entry| entry.dot).filter(|_| strays.gone);
+    let beside = delta.basis.as_ref().and_then(|basis| basis.beside.as_ref());
+    let gone = beside.map(|entry| entry.dot).filter(|_| strays.gone);
     let mut witnesses = known.chain(replaced()).chain(counted).filter(|dot| !alone && Some(*dot) != gone).peekable();
     let missed = match witnesses.peek() {
         None => unknown || strays.gone,
@@ -683,67 +704,73 @@ pub fn may_stray(op: &Op) -> bool {
 }
 
 /// Puts once more, in the life that it should have joined, what a delta has put elsewhere, and takes it away from there: by name, a count
-/// by just what it added. `object`: what stands here of its scope, the delta's own among it.
-pub fn moved(op: &Op, facts: &Facts, delta: &Delta, mint: &mut Mint) -> Result<(Vec<Mutation>, Reply), RequestError> {
+/// by just what it added. What has been removed since, or replaced, is left so. `object`: what stands here of its scope, the delta's own
+/// among it. Nothing is returned when nothing of it stands. What took the place of something is not put any more by the delta itself.
+pub fn moved(op: &Op, facts: &Facts, delta: &mut Delta, mint: &mut Mint) -> Option<(Vec<Mutation>, Reply)> {
+    let life = delta.life()?;
+    let rows = &facts.object.rows;
+    let mut standing: Vec<(Dot, Effect)> = Vec::new();
+    for mutation in &mut delta.mutations {
+        for effect in &mut mutation.effects {
+            let Some(put) = effect.put.take_if(|put| put.joined(&effect.path) == Some(life)) else { continue };
+            if rows.get(&effect.path).is_some_and(|row| row.holds(mutation.dot)) {
+                let path = effect.path.clone();
+                standing.push((mutation.dot, Effect { path, removes: Vec::new(), put: Some(put) }));
+            }
+        }
+    }
+    let paths: BTreeSet<&Path> = standing.iter().map(|(_, effect)| &effect.path).collect();
+    let stands = |component, name: &Bytes| paths.contains(&Path::new(component, name.clone()));
     let op = match op {
+        _ if standing.is_empty() => return None,
         Op::Set { value, .. } => {
             Op::Set { value: value.clone(), expiry: SetExpiry::Never, condition: Condition::Always, old: false }
         }
-        // Those that were put.
         Op::HashSet { fields, .. } => {
-            let put: BTreeSet<&Path> =
-                delta.mutations.iter().flat_map(|one| &one.effects).map(|effect| &effect.path).collect();
-            let path = |field: &Bytes| Path::new(Component::Field, field.clone());
-            let fields = fields.iter().filter(|(field, _)| put.contains(&path(field))).cloned().collect();
+            let fields = fields.iter().filter(|(field, _)| stands(Component::Field, field)).cloned().collect();
             Op::HashSet { fields, absent_only: false }
+        }
+        Op::SetAdd { members } => {
+            let members = members.iter().filter(|member| stands(Component::Member, member)).cloned().collect();
+            Op::SetAdd { members }
         }
         op => op.clone(),
     };
-    let object = Object::new(delta.left_out(facts.object.rows.clone()));
-    let (mut list, reply) = plan(&op, &Facts { object: &object, ..*facts }, mint)?;
-    let life = delta.life();
-    let mut back = Vec::new();
-    for (dot, effect) in delta.mutations.iter().flat_map(|one| one.effects.iter().map(move |effect| (one.dot, effect)))
-    {
-        let path = &effect.path;
-        // What was put a first time has been taken away already.
-        if effect.put.as_ref().and_then(|put| put.joined(path)) != life {
-            continue;
-        }
-        let put = match effect.put {
+    let mut others = delta.left_out(rows.clone()).collect::<Vec<_>>();
+    if matches!(op, Op::Set { .. }) {
+        // What it replaces it has replaced.
+        others.retain(|(path, _)| path.component == Component::Deadline);
+    }
+    let (mut list, reply) = plan(&op, &Facts { object: &Object::new(others), ..*facts }, mint).ok()?;
+    for (dot, Effect { path, put, .. }) in standing {
+        let (removes, put) = match put {
             Some(Put::Birth { .. } | Put::Field { .. }) => {
                 let again = list.iter_mut().flat_map(|mutation| &mut mutation.effects);
-                again.filter(|again| again.path == *path).for_each(|again| again.removes.push(dot));
+                again.filter(|again| again.path == path).for_each(|again| again.removes.push(dot));
                 continue;
             }
-            Some(Put::Sibling { .. }) => {
-                let effects = vec![Effect { path: path.clone(), removes: vec![dot], put: None }];
-                back.push(Mutation { dot: mint.dot(), effects });
-                continue;
-            }
-            Some(Put::Tally { .. }) => match (facts.object.rows.get(path), &op) {
+            Some(Put::Sibling { .. }) => (vec![dot], None),
+            Some(Put::Tally { .. }) => match (rows.get(&path), &op) {
                 // It counts nothing else.
                 (Some(row @ Row::Counter { tally: Some(held), .. }), _)
-                    if held.dot == dot && held.run + 1 == dot.counter =>
+                    if held.dot == dot && held.dot.counter.checked_sub(1) == Some(held.run) =>
                 {
-                    let effects = floor(path, row).into_iter().collect();
-                    back.push(Mutation { dot: mint.dot(), effects });
+                    let effects = floor(&path, row).into_iter().collect();
+                    list.push(Mutation { dot: mint.dot(), effects });
                     continue;
                 }
                 (
                     Some(Row::Counter { tally: Some(held), .. }),
                     Op::Increment { by, .. } | Op::HashIncrement { by, .. },
-                ) => Put::Tally { run: held.run, total: held.total.saturating_sub(*by) },
+                ) => (Vec::new(), Some(Put::Tally { run: held.run, total: held.total.saturating_sub(*by) })),
                 _ => continue,
             },
-            Some(Put::Retried { amount }) => Put::RetriedRemoved { amount },
+            Some(Put::Retried { amount }) => (Vec::new(), Some(Put::RetriedRemoved { amount })),
             _ => continue,
         };
-        let effects = vec![Effect { path: path.clone(), removes: Vec::new(), put: Some(put) }];
-        back.push(Mutation { dot: mint.dot(), effects });
+        list.push(Mutation { dot: mint.dot(), effects: vec![Effect { path, removes, put }] });
     }
-    back.append(&mut list);
-    Ok((back, reply))
+    Some((list, reply))
 }
 
 /// What a repeated operation is told, when its effect is found in place.

@@ -3,12 +3,13 @@
 use crate::data::clock::Hlc;
 use crate::data::consistency::{Ack, Level};
 use crate::data::id::{NodeId, Partition};
+use crate::data::mutation::Basis;
 use crate::data::object::Object;
 use crate::data::op::{Key, Reply, RequestError};
 use crate::data::row::Row;
 use crate::node::planted::Planted;
 use crate::storage::StoreError;
-use crate::wire::message::{Body, Kept, Refusal, Role, Scope, Strays, Ticket};
+use crate::wire::message::{BESIDE_MAX, Body, Kept, Refusal, Role, Scope, Strays, Ticket};
 
 use super::few::{NodeMap, NodeSet};
 use super::plan::{self, Facts, Joins, Reach};
@@ -216,16 +217,19 @@ impl Coordinator {
             self.park(ticket, running);
             return Ok(());
         };
-        let strayed = match &result {
-            Ok(Kept { strays: Some(strays), .. }) if replicating.stamps < STAMPS_MAX => {
-                self.strayed(desk, &running, &replicating, strays)?
+        if let Ok(Kept { strays: Some(strays), .. }) | Err(Refusal::Ended(strays)) = &result
+            && let Some(joins) = self.strayed(desk, &running, &replicating, strays)?
+        {
+            let above = match &result {
+                Ok(Kept { newer: Some(stamp), .. }) => stamp.hlc,
+                _ => Hlc(0),
+            };
+            if self.move_over(desk, &mut running, &mut replicating, joins, above)? {
+                let Replicating { payload, reply, stamps, .. } = *replicating;
+                return self.replicate(desk, running, payload, reply, stamps + 1);
             }
-            _ => None,
-        };
+        }
         match result {
-            Ok(Kept { newer, .. }) if let Some(joins) = strayed => {
-                return self.move_over(desk, running, replicating, joins, newer.map_or(Hlc(0), |stamp| stamp.hlc));
-            }
             Ok(Kept { newer: Some(stamp), .. })
                 if replicating.stamps < STAMPS_MAX && desk.options.planted != Planted::NotStampedAgain =>
             {
@@ -300,7 +304,11 @@ impl Coordinator {
         strays: &Strays,
     ) -> Result<Option<Joins>, StoreError> {
         let Payload::Delta(delta) = &replicating.payload else { return Ok(None) };
-        if !plan::may_stray(&running.request.op) || !desk.view.is_owner(running.partition, desk.options.me) {
+        if delta.basis.is_none()
+            || replicating.stamps >= STAMPS_MAX
+            || strays.beside.len() > BESIDE_MAX
+            || !desk.view.is_owner(running.partition, desk.options.me)
+        {
             return Ok(None);
         }
         let here = Object::new(desk.replica.read(desk.turn, &running.request.key, &Scope::Glance)?);
@@ -310,16 +318,17 @@ impl Coordinator {
         Ok(plan::strayed(strays, delta, &here, knows, wall_ms))
     }
 
-    /// A replica knows of a deadline, or of a new beginning, that this one did not: what was put is put once more where it belongs.
+    /// A replica knows of a deadline, or of a new beginning, that this one did not: what was put, as far as it still stands, is put once
+    /// more where it belongs. `false`: nothing of it stands, and nothing was done.
     fn move_over(
         &mut self,
         desk: &mut Desk,
-        mut running: Box<Running>,
-        mut replicating: Box<Replicating>,
+        running: &mut Running,
+        replicating: &mut Replicating,
         joins: Joins,
         above: Hlc,
-    ) -> Result<(), StoreError> {
-        let Payload::Delta(mut delta) = replicating.payload else { return Ok(()) };
+    ) -> Result<bool, StoreError> {
+        let Payload::Delta(delta) = &mut replicating.payload else { return Ok(false) };
         let request = &running.request;
         let rows = desk.replica.read(desk.turn, &request.key, &plan::scope(&request.op, Reach::Whole))?;
         let object = Object::new(rows);
@@ -339,28 +348,28 @@ impl Coordinator {
         };
         let stamps = object.rows.values().filter_map(Row::stamp).map(|stamp| stamp.hlc);
         let above = stamps.fold(above, Hlc::max);
-        let mut reply = None;
         let (op_id, remember) = (request.op_id, request.remember);
+        let (mut whole, mut reply) = (delta.clone(), None);
         let again = desk.replica.draw(desk.turn, desk.now, &request.key, op_id, remember, above, |mint| {
-            match plan::moved(&request.op, &facts, &delta, mint) {
-                Ok((mutations, told)) => {
-                    reply = Some(told);
-                    mutations
-                }
-                Err(_) => Vec::new(),
-            }
+            let (mutations, told) = plan::moved(&request.op, &facts, &mut whole, mint).unzip();
+            reply = told;
+            mutations.unwrap_or_default()
         })?;
+        if again.mutations.is_empty() {
+            return Ok(false);
+        }
         desk.stats.add("moved_over_total", 1);
         running.receipt.stamped_again = true;
         desk.replica.take(desk.turn, desk.now, &again, true)?;
+        whole.mutations.extend(again.mutations);
+        whole.made = again.made;
+        whole.basis = Some(Basis::default());
+        *delta = whole;
         // The context must name what stands.
         if let Some(told @ Reply::Siblings { .. }) = reply {
             replicating.reply = told;
         }
-        delta.mutations.extend(again.mutations);
-        delta.made = again.made;
-        delta.joined = None;
-        self.replicate(desk, running, Payload::Delta(delta), replicating.reply, replicating.stamps + 1)
+        Ok(true)
     }
 
     pub(super) fn written(

@@ -38,12 +38,12 @@ use crate::data::mutation::{Delta, Effect, Entry, Mutation, apply};
 use crate::data::object::Object;
 use crate::data::op::Key;
 use crate::data::path::{Path, key_prefix, row_key, row_prefix};
-use crate::data::row::{Life, Put, Row};
+use crate::data::row::{Deadline, Life, Put, Row};
 use crate::node::planted::Planted;
 use crate::ring::slot;
 use crate::storage::{Overlay, Space, Storage, StoreError};
 use crate::wire::codec;
-use crate::wire::message::{BESIDE_MAX, Scope, Strays};
+use crate::wire::message::{BESIDE_MAX, LogRow, Scope, Strays};
 
 pub use keys::upper_bound;
 use keys::{checkpoint_key, dead_key, dead_range, log_key, log_range, op_key, parse_dot, parse_log_key};
@@ -365,7 +365,7 @@ impl Replica {
         let hlc = self.clock.tick(now, above.max(promised));
         let mut mint = Mint { incarnation, stamp: Stamp { hlc, incarnation }, next };
         let mutations = plan(&mut mint);
-        Ok(Delta { key: key.clone(), op_id, remember, made: hlc, joined: None, mutations })
+        Ok(Delta { key: key.clone(), op_id, remember, made: hlc, basis: None, mutations })
     }
 
     /// A stand-in's dots: minted here, kept in hints, never claimed as rows. Only the counter is remembered.
@@ -386,65 +386,78 @@ impl Replica {
         Ok(())
     }
 
-    /// May what a delta puts belong elsewhere? Asked before it is taken: its coordinator may have missed the deadline of the life that it
-    /// joined, or that what it stands beside has been deleted and begun anew since; or this owner has. Who knows more is found out by
-    /// the coordinator. That it were certain beforehand would cost a read of a quorum before every addition; this costs a look at one
-    /// row, and none where no life 0 was ever given a deadline.
+    /// Does what a delta puts belong elsewhere, as far as is known here? Asked before it is taken: its coordinator may have missed the
+    /// deadline of the life that it joined, or that what it stands beside has been deleted and begun anew since; or this owner has. Who
+    /// knows more is found out by the coordinator. That it were certain beforehand would cost a read of a quorum before every
+    /// addition; this costs a look at one row, or two where the life ends, and none where no life 0 was ever given a deadline.
     pub fn strays(&mut self, turn: &mut Turn, now: Now, delta: &Delta) -> Result<Option<Box<Strays>>, StoreError> {
+        let (Some(basis), Some(life)) = (&delta.basis, delta.life()) else { return Ok(None) };
         let partition = self.partition_of(&delta.key);
         let state = self.state(turn, partition)?;
-        let Some(life) = delta.life() else { return Ok(None) };
-        let mut effects = delta.mutations.iter().flat_map(|one| &one.effects);
-        let register = effects.any(|effect| matches!(effect.put, Some(Put::Register { .. })));
-        if life == Life(0) && !state.ends && delta.joined.is_none() {
+        // Whoever joins another life than 0 knows a deadline of it, were it that there is none.
+        if basis.deadline.is_none() && (life != Life(0) || !state.ends) {
             return Ok(None);
-        }
-        // What was removed before it came is known as well.
-        let mut seen = state.seen.clone();
-        for dot in &state.dead {
-            seen.insert(*dot);
         }
         let wall_ms = now.wall_ms.max(state.promised.wall_ms());
         let prefix = key_prefix(partition, &delta.key);
-        let deadline = match get_row(turn, &row_key(&prefix, &Path::deadline(life)))? {
-            Some(Row::Deadline(deadline)) => Some(deadline),
-            _ if life == Life(0) && delta.joined.is_none() => return Ok(None),
-            _ => None,
-        };
-        let ends_ms = deadline.as_ref().and_then(|deadline| deadline.at_ms);
-        let mut beside = Vec::new();
-        let (mut apart, mut elsewhere) = (false, false);
-        if !register {
-            // The first rows mostly tell; when all of them have ended, the others must be looked at.
-            for scope in [Scope::Glance, Scope::Everything] {
-                let object = Object::new(delta.left_out(self.read(turn, &delta.key, &scope)?));
-                beside.extend(object.visible_entries(wall_ms));
-                let ends = |entry: &Entry| object.deadline_of(entry.life, None).unwrap_or(u64::MAX);
-                beside.sort_by_key(|entry| std::cmp::Reverse((ends(entry), entry.life, entry.dot)));
-                beside.truncate(BESIDE_MAX);
-                if let Some(entry) = beside.first() {
-                    elsewhere = entry.life != life;
-                    apart = elsewhere && object.deadline_of(entry.life, None) != ends_ms;
-                    break;
-                }
-            }
+        let (mut news, mut ends_ms) = (None, None);
+        if let Some(Row::Deadline(held)) = get_row(turn, &row_key(&prefix, &Path::deadline(life)))? {
+            news = Some(held.stamp).filter(|_| Some(held.stamp) > basis.deadline);
+            ends_ms = held.at_ms;
         }
-        let mut gone = false;
-        if let Some(entry) = &delta.joined {
+        let (mut gone, mut floored) = (false, None);
+        if let Some(entry) = &basis.beside {
             let row = get_row(turn, &row_key(&prefix, &entry.path))?;
             // A floor takes away what has not come yet as well.
-            if let Some(Row::Counter { floor: Some(floor), .. }) = &row
-                && floor.upto >= entry.dot.counter
-            {
-                seen.insert(entry.dot);
-            }
+            floored = match &row {
+                Some(Row::Counter { floor: Some(floor), .. }) if floor.upto >= entry.dot.counter => Some(entry.dot),
+                _ => None,
+            };
             let object = Object::new(row.map(|row| (entry.path.clone(), row)));
-            gone = seen.contains(entry.dot) && !object.visible_entries(wall_ms).any(|held| entry.is_in(&held));
+            let state = self.state(turn, partition)?;
+            let is_known = floored.is_some() || state.seen.contains(entry.dot) || state.dead.contains(&entry.dot);
+            gone = is_known && !object.visible_entries(wall_ms).any(|held| entry.is_in(&held));
         }
-        if ends_ms.is_none() && !elsewhere && !gone {
+        if news.is_none() && !gone {
             return Ok(None);
         }
-        Ok(Some(Box::new(Strays { ends_ms, beside, apart, gone, seen })))
+        // The first rows of each kind: should all of them have ended, what was put may stand for longer than the others, never less.
+        let rows = if delta.puts_a_value() { Vec::new() } else { self.read(turn, &delta.key, &Scope::Glance)? };
+        let object = Object::new(delta.left_out(rows));
+        let mut beside: Vec<Entry> = object.visible_entries(wall_ms).collect();
+        let ends = |entry: &Entry| object.deadline_of(entry.life, None).unwrap_or(u64::MAX);
+        beside.sort_by_key(|entry| std::cmp::Reverse((ends(entry), entry.life, entry.dot)));
+        beside.truncate(BESIDE_MAX);
+        let apart = beside.first().is_some_and(|entry| object.deadline_of(entry.life, None) != ends_ms);
+        // What was removed before it came is known as well.
+        let state = self.state(turn, partition)?;
+        let mut seen = state.seen.clone();
+        for dot in state.dead.iter().copied().chain(floored) {
+            seen.insert(dot);
+        }
+        let ended = news.is_some() && ends_ms.is_some_and(|ends_ms| ends_ms <= wall_ms);
+        Ok(Some(Box::new(Strays { news, ended, beside, apart, gone, seen })))
+    }
+
+    /// Were these put, as far as is known here, into a life that had already ended then? Asked before they are taken.
+    pub fn came_too_late(&mut self, turn: &mut Turn, entries: &[LogRow]) -> Result<bool, StoreError> {
+        for entry in entries {
+            let partition = self.partition_of(&entry.key);
+            let state = self.state(turn, partition)?;
+            if !entry.puts || !state.ends || state.seen.contains(entry.dot) {
+                continue;
+            }
+            let deadline = row_key(&key_prefix(partition, &entry.key), &Path::deadline(Life(0)));
+            let Some(Row::Deadline(Deadline { at_ms: Some(at_ms), .. })) = get_row(turn, &deadline)? else { continue };
+            let is_in_life = |(path, row): &(Path, Option<Row>)| {
+                let object = Object::new(row.clone().map(|row| (path.clone(), row)));
+                object.visible_entries(0).any(|held| held.dot == entry.dot && held.life == Life(0))
+            };
+            if at_ms <= entry.made.wall_ms() && entry.rows.iter().any(is_in_life) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Applies a delta: rows, `seen` and log in the turn's batch. `minted`: it was made here just now.

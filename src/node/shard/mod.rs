@@ -531,7 +531,11 @@ impl Shard {
                 let result = if self.in_sync(turn, partition, dots.into_iter())? {
                     self.stats.add("syncing_refused_total", 1);
                     Err(Refusal::Syncing)
-                } else if self.view.is_owner(partition, self.options.me) {
+                } else if !self.view.is_owner(partition, self.options.me) {
+                    Err(Refusal::NotOwner { layout: self.view.layout.version })
+                } else if ticket.is_some() && self.replica.came_too_late(turn, &entries)? {
+                    Err(Refusal::Ended(Box::default()))
+                } else {
                     self.replica.take_repair(turn, now, &key, rows)?;
                     self.replica.take_log_rows(turn, now, partition, entries)?;
                     if let Some(note) = &note {
@@ -540,8 +544,6 @@ impl Shard {
                     self.stats.add("repairs_taken_total", 1);
                     out.sync |= sync;
                     Ok(Kept { fsynced: sync, newer: None, strays: None })
-                } else {
-                    Err(Refusal::NotOwner { layout: self.view.layout.version })
                 };
                 if let Some(ticket) = ticket {
                     reply(out, from, partition, Body::ReplicateAck { ticket, result });
@@ -694,6 +696,10 @@ impl Shard {
             return Ok(Err(Refusal::Syncing));
         }
         let strays = if role == Role::Owner { self.replica.strays(turn, now, delta)? } else { None };
+        // Nor is it remembered as done, should another try come.
+        if let Some(strays) = strays.as_ref().filter(|strays| strays.ended) {
+            return Ok(Err(Refusal::Ended(strays.clone())));
+        }
         let taken = self.replica.take(turn, now, delta, false)?;
         Ok(Ok(Kept { fsynced: false, newer: taken.newer, strays }))
     }
@@ -708,6 +714,8 @@ impl Shard {
                 before.store_of(peer) != self.view.store_of(peer) && before.store_of(peer) != StoreId::default();
             if emptied {
                 self.exchange.forget_peer(peer);
+                // They count on what it has reported.
+                self.cuts.clear();
             }
             match (before.is_up(peer) && !emptied, self.view.is_up(peer)) {
                 (false, true) => {
