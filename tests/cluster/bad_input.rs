@@ -16,6 +16,7 @@ use tidewater::net::endpoint::Endpoint;
 use tidewater::net::link::{Link, LinkEnd, Sink};
 use tidewater::net::options::NetOptions;
 use tidewater::net::tls::{Identity, Role};
+use tidewater::storage::folder::FORMAT;
 use tidewater::wire::frame::Class;
 use tidewater::{ClientError, ClientOptions};
 use tokio::task::JoinSet;
@@ -341,10 +342,10 @@ async fn a_data_folder_of_another_node_or_format_or_in_use_is_left_as_it_is() {
 
         let marker = second.join("tidewater.toml");
         let good = std::fs::read_to_string(&marker).expect("there");
-        std::fs::write(&marker, good.replace("format = 2", "format = 99")).expect("written");
+        std::fs::write(&marker, good.replace(&format!("format = {FORMAT}"), "format = 99")).expect("written");
         let before = picture(&second);
         let said = node(&config, &[]).await.expect(1);
-        told(&said.err, &["has format 99", "reads only format 2", "the version that wrote it"]);
+        told(&said.err, &["has format 99", &format!("reads only format {FORMAT}"), "the version that wrote it"]);
         assert_eq!(picture(&second), before, "it is as it was");
         std::fs::write(&marker, good).expect("written");
 
