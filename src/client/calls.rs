@@ -278,7 +278,7 @@ impl Calls {
         let left = patience.saturating_sub(entropy::instant() - began);
         match link.call(|ticket| question(ticket, left * NODE_TENTHS / 10), left).await {
             Ok(message) => {
-                self.pool.handle_answer(member.id);
+                self.pool.handle_answer(member.id, entropy::instant());
                 Ok(message)
             }
             Err(CallFailure::Silent) => {
@@ -361,11 +361,15 @@ impl Calls {
             About::Nothing => None,
         };
         let owners = partition.map(|partition| map.owners.list(partition)).unwrap_or_default();
-        let hop = |(at, member): (usize, &Member)| Hop {
-            owner: owners.iter().position(|owner| *owner == member.id),
-            up: map.up.get(at).copied().unwrap_or(false),
-            resting: self.pool.is_resting(member.id, now),
-            failures: failures.get(&member.id).copied().unwrap_or(0),
+        let hop = |(at, member): (usize, &Member)| {
+            let standing = self.pool.standing(member.id, now);
+            Hop {
+                owner: owners.iter().position(|owner| *owner == member.id),
+                // Whoever told may itself have been cut off from those that it takes for down.
+                up: standing.answers || map.up.get(at).copied().unwrap_or(false),
+                resting: standing.rests,
+                failures: failures.get(&member.id).copied().unwrap_or(0),
+            }
         };
         map.layout.members.iter().enumerate().map(hop).collect()
     }
@@ -433,7 +437,8 @@ impl<'a> Tries<'a> {
         let others = routing::others_to_try(&hops, Some(chosen));
         let patience = routing::allowance(self.attempts, self.calls.options.first_try_timeout, self.left(), others);
         self.attempts += 1;
-        let doubtful = !hops[chosen].up || hops[chosen].resting;
+        let answers = self.calls.pool.standing(member.id, entropy::instant()).answers;
+        let doubtful = !answers && (!hops[chosen].up || hops[chosen].resting);
         let asked = if self.mutation && doubtful {
             self.ask_doubtful(member, question, patience).await
         } else {
@@ -447,6 +452,14 @@ impl<'a> Tries<'a> {
         };
         if failed {
             *self.failures.entry(member.id).or_insert(0) += 1;
+        }
+        let refused = match &asked {
+            Ok(ServerMessage::Response { response: Response { result: Err(error), .. }, .. }) => Some(error),
+            _ => None,
+        };
+        if matches!(refused, Some(RequestError::Unavailable { .. })) {
+            self.calls.pool.handle_isolated(member.id, entropy::instant());
+            self.calls.refresh_when_older(REFRESH_GAP);
         }
         asked
     }

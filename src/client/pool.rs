@@ -18,6 +18,10 @@ use crate::net::entropy;
 
 const REST_BASE: Duration = Duration::from_millis(250);
 const REST_MAX: Duration = Duration::from_secs(5);
+/// So long a node is left alone that could not reach enough owners: it may be cut off from them, and others not.
+const ISOLATED_REST: Duration = Duration::from_millis(500);
+/// Who has answered within this time is up, whatever others say of it.
+const ANSWER_HOLDS: Duration = Duration::from_secs(1);
 
 pub(crate) struct Pool {
     transport: Arc<dyn Transport>,
@@ -40,6 +44,16 @@ struct Slot {
     failures: u32,
     failed_at: Option<Instant>,
     rests_until: Option<Instant>,
+    answered_at: Option<Instant>,
+}
+
+/// How this client has fared with a node of late.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Standing {
+    /// It is to be left alone for a while.
+    pub rests: bool,
+    /// It has answered.
+    pub answers: bool,
 }
 
 #[derive(Default)]
@@ -104,10 +118,13 @@ impl Pool {
         };
     }
 
-    /// Is this node to be left alone?
-    pub fn is_resting(&self, node: NodeId, now: Instant) -> bool {
+    pub fn standing(&self, node: NodeId, now: Instant) -> Standing {
         let slots = self.lock();
-        slots.get(&node).and_then(|slot| slot.rests_until).is_some_and(|until| now < until)
+        let Some(slot) = slots.get(&node) else { return Standing::default() };
+        Standing {
+            rests: slot.rests_until.is_some_and(|until| now < until),
+            answers: slot.answered_at.is_some_and(|answered| now < answered + ANSWER_HOLDS),
+        }
     }
 
     /// A request goes to `node`. If it has failed before, this is the one that finds out: the others leave it alone until then.
@@ -120,12 +137,20 @@ impl Pool {
     }
 
     /// `node` answered, whatever it said.
-    pub fn handle_answer(&self, node: NodeId) {
-        if let Some(slot) = self.lock().get_mut(&node)
-            && slot.failures > 0
-        {
-            slot.failures = 0;
-            slot.rests_until = None;
+    pub fn handle_answer(&self, node: NodeId, now: Instant) {
+        if let Some(slot) = self.lock().get_mut(&node) {
+            slot.answered_at = Some(now);
+            if slot.failures > 0 {
+                slot.failures = 0;
+                slot.rests_until = None;
+            }
+        }
+    }
+
+    /// `node` answered that it could not reach enough owners.
+    pub fn handle_isolated(&self, node: NodeId, now: Instant) {
+        if let Some(slot) = self.lock().get_mut(&node) {
+            slot.rests_until = Some(now + ISOLATED_REST);
         }
     }
 
@@ -138,6 +163,7 @@ impl Pool {
             return;
         }
         slot.failed_at = Some(now);
+        slot.answered_at = None;
         slot.failures = slot.failures.saturating_add(1);
         let pause = REST_BASE / 2 + backoff(slot.failures, REST_BASE, REST_MAX, entropy::random_u64());
         slot.rests_until = Some(now + pause);

@@ -322,6 +322,25 @@ async fn a_silent_node_is_left_alone_after_it_was_found_out() {
     assert!(slow <= 4, "{slow} of 60 went to the silent node first");
 }
 
+/// It takes the others for down, and says so when it is asked who is up.
+#[tokio::test]
+async fn a_node_that_is_cut_off_draws_nobody_to_itself() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    for at in 0..20 {
+        client.set(format!("k{at}"), "v").await.expect("written");
+    }
+    let unavailable = RequestError::Unavailable { needed: 2, reachable: 1, missing: vec!["n2".into(), "n3".into()] };
+    cluster.mood("n1", Mood::Refuses(unavailable));
+    cluster.world(|world| world.up = vec![true, false, false]);
+    client.refresh_layout().await.expect("refreshed");
+    let mut again = 0;
+    for at in 0..60 {
+        again += usize::from(client.set(format!("k{at}"), "v").await.expect("written").attempts > 1);
+    }
+    assert!(again <= 2, "{again} of 60 went to the isolated node first");
+}
+
 #[tokio::test]
 async fn an_operation_id_that_has_expired_for_all_is_refused() {
     let cluster = Cluster::new();
@@ -522,8 +541,9 @@ async fn many_callers_share_one_dial() {
 #[tokio::test]
 async fn who_is_down_is_learnt_from_those_who_are_up() {
     let cluster = Cluster::new();
-    let client = cluster.client().await;
     cluster.world(|world| world.up = vec![true, true, false]);
+    // Which has not heard from the third itself.
+    let client = cluster.client_with(|options| options.seeds = vec![address("n1")]).await;
     let (_, up) = client.refresh_layout().await.expect("refreshed");
     assert_eq!(up, [true, true, false]);
     cluster.world(|world| world.asked.clear());
