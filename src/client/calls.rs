@@ -365,8 +365,8 @@ impl Calls {
             let standing = self.pool.standing(member.id, now);
             Hop {
                 owner: owners.iter().position(|owner| *owner == member.id),
-                // Whoever told may itself have been cut off from those that it takes for down.
-                up: standing.answers || map.up.get(at).copied().unwrap_or(false),
+                up: map.up.get(at).copied().unwrap_or(false),
+                answers: standing.answers,
                 resting: standing.rests,
                 failures: failures.get(&member.id).copied().unwrap_or(0),
             }
@@ -437,9 +437,7 @@ impl<'a> Tries<'a> {
         let others = routing::others_to_try(&hops, Some(chosen));
         let patience = routing::allowance(self.attempts, self.calls.options.first_try_timeout, self.left(), others);
         self.attempts += 1;
-        let answers = self.calls.pool.standing(member.id, entropy::instant()).answers;
-        let doubtful = !answers && (!hops[chosen].up || hops[chosen].resting);
-        let asked = if self.mutation && doubtful {
+        let asked = if self.mutation && hops[chosen].may_be_silent() {
             self.ask_doubtful(member, question, patience).await
         } else {
             self.calls.ask_member(member, question, patience).await
@@ -457,7 +455,7 @@ impl<'a> Tries<'a> {
             Ok(ServerMessage::Response { response: Response { result: Err(error), .. }, .. }) => Some(error),
             _ => None,
         };
-        if matches!(refused, Some(RequestError::Unavailable { .. })) {
+        if refused.is_some_and(|error| routing::is_isolated(error, map.layout.replicas)) {
             self.calls.pool.handle_isolated(member.id, entropy::instant());
             self.calls.refresh_when_older(REFRESH_GAP);
         }

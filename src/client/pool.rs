@@ -18,7 +18,7 @@ use crate::net::entropy;
 
 const REST_BASE: Duration = Duration::from_millis(250);
 const REST_MAX: Duration = Duration::from_secs(5);
-/// So long a node is left alone that could not reach enough owners: it may be cut off from them, and others not.
+/// So long a node is left alone that is cut off from owners: others may not be.
 const ISOLATED_REST: Duration = Duration::from_millis(500);
 /// Who has answered within this time is up, whatever others say of it.
 const ANSWER_HOLDS: Duration = Duration::from_secs(1);
@@ -147,7 +147,7 @@ impl Pool {
         }
     }
 
-    /// `node` answered that it could not reach enough owners.
+    /// `node` answered, and is cut off from owners.
     pub fn handle_isolated(&self, node: NodeId, now: Instant) {
         if let Some(slot) = self.lock().get_mut(&node) {
             slot.rests_until = Some(now + ISOLATED_REST);

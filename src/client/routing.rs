@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::data::op::RequestError;
+
 /// One member as the client sees it when it chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Hop {
@@ -10,10 +12,29 @@ pub struct Hop {
     pub owner: Option<usize>,
     /// The cluster says that it is up.
     pub up: bool,
+    /// It has answered this client of late, whatever others say of it: they may be cut off from it themselves.
+    pub answers: bool,
     /// This client has had no answer from it lately and leaves it alone for a while.
     pub resting: bool,
     /// How often this very request has failed there.
     pub failures: u32,
+}
+
+impl Hop {
+    fn is_up(&self) -> bool {
+        self.up || self.answers
+    }
+
+    /// May it well give no answer at all?
+    pub fn may_be_silent(&self) -> bool {
+        !self.answers && (!self.up || self.resting)
+    }
+}
+
+/// Does what a node says tell that it is cut off? It reaches no more than half of the owners; whoever asks for all of them is told so by
+/// each node, and none is the worse for it.
+pub fn is_isolated(error: &RequestError, replicas: u8) -> bool {
+    matches!(error, RequestError::Unavailable { reachable, .. } if u32::from(*reachable) * 2 <= u32::from(replicas))
 }
 
 /// The member to try: one that has failed this request least, that is up and answers, an owner before others. Among equals the
@@ -27,7 +48,7 @@ pub fn next_hop(hops: &[Hop], spread: u64) -> Option<usize> {
     };
     (0..hops.len()).min_by_key(|&at| {
         let hop = hops[at];
-        let doubtful = !hop.up || hop.resting;
+        let doubtful = !hop.is_up() || hop.resting;
         let turn = match hop.owner {
             Some(position) => turned(position, owners),
             None => turned(at, hops.len()),
@@ -47,7 +68,7 @@ pub fn backoff(attempt: u32, base: Duration, cap: Duration, random: u64) -> Dura
 
 /// How many members besides the one at `chosen` have not failed this request and look well.
 pub fn others_to_try(hops: &[Hop], chosen: Option<usize>) -> usize {
-    let is_hope = |hop: &Hop| hop.up && !hop.resting && hop.failures == 0;
+    let is_hope = |hop: &Hop| hop.is_up() && !hop.resting && hop.failures == 0;
     hops.iter().enumerate().filter(|(at, hop)| Some(*at) != chosen && is_hope(hop)).count()
 }
 
@@ -105,7 +126,7 @@ mod tests {
     use super::*;
 
     fn up(owner: Option<usize>) -> Hop {
-        Hop { owner, up: true, resting: false, failures: 0 }
+        Hop { owner, up: true, ..Hop::default() }
     }
 
     #[test]

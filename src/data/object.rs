@@ -42,6 +42,11 @@ impl Object {
         })
     }
 
+    /// Is any life's deadline yet to come?
+    pub fn will_end(&self, wall_ms: u64) -> bool {
+        self.deadlines().any(|(_, at_ms)| at_ms.is_some_and(|at_ms| at_ms > wall_ms))
+    }
+
     /// The latest life of those that never end, where some do.
     pub fn endless_life(&self) -> Option<Life> {
         let told = self.deadlines().filter(|(_, at_ms)| at_ms.is_none()).map(|(life, _)| life).max();

@@ -212,7 +212,7 @@ async fn rubbish_from_a_client_ends_its_link_and_is_counted() {
 async fn rubbish_from_a_peer_is_dropped_and_counted() {
     within(LONGEST, async {
         let mut cluster = Cluster::start(3).await;
-        cluster.until_seen_up(1, &["n2", "n3"]).await;
+        cluster.until_all_see_each_other().await;
         cluster.kill(3).await;
         let pid = cluster.pid(1);
         let folder = cluster.node(3).config.parent().expect("a folder").to_owned();
@@ -464,8 +464,7 @@ async fn a_full_disk_costs_its_node_and_nothing_else() {
         // A little memory, so that little is enough to fill it.
         std::fs::write(&config, text.replace("128MiB", "32MiB")).expect("written");
         cluster.start_all().await;
-        cluster.until_seen_up(1, &["n2", "n3"]).await;
-        cluster.until_seen_up(3, &["n1", "n2"]).await;
+        cluster.until_all_see_each_other().await;
         let pid = cluster.pid(3);
         let client = cluster.client().await.within(Duration::from_secs(10));
 

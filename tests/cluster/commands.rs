@@ -396,7 +396,7 @@ async fn every_verb_speaks_json() {
 async fn what_was_deleted_is_explained_compared_and_dropped() {
     within(LONGEST, async {
         let cluster = Cluster::start(3).await;
-        cluster.until_seen_up(1, &["n2", "n3"]).await;
+        cluster.until_all_see_each_other().await;
         run(&cluster, "put gone x --write all --timeout 10s").await.expect(0);
         run(&cluster, "sadd kept a b --write all --timeout 10s").await.expect(0);
         told(
@@ -430,7 +430,7 @@ async fn what_was_deleted_is_explained_compared_and_dropped() {
 async fn where_and_explain_tell_who_holds_a_key_and_who_answered() {
     within(LONGEST, async {
         let mut cluster = Cluster::start(3).await;
-        cluster.until_seen_up(1, &["n2", "n3"]).await;
+        cluster.until_all_see_each_other().await;
         let found = run(&cluster, "where user:17").await.expect(0);
         told(found.out.lines().next().expect("a line"), &["slot ", "partition ", "layout 1"]);
         for name in ["n1", "n2", "n3"] {
@@ -528,7 +528,7 @@ async fn acknowledgements_are_spread_over_zones_when_asked() {
     within(LONGEST, async {
         // n1 and n3 are in z1, n2 in z2.
         let mut cluster = Cluster::start_in_zones(3, 2).await;
-        cluster.until_seen_up(1, &["n2", "n3"]).await;
+        cluster.until_all_see_each_other().await;
         told(&run(&cluster, "where a").await.expect(0).out, &["n1  owner  zone z1  up", "n2  owner  zone z2  up"]);
         for at in 0..8 {
             let line = format!("put key:{at} x --zones 2 --timeout 10s --explain");

@@ -219,6 +219,15 @@ impl Cluster {
         .await;
     }
 
+    /// Waits until every node believes every other to be up; which of them a client asks is then the same.
+    pub async fn until_all_see_each_other(&self) {
+        let names: Vec<String> = self.local.nodes().iter().map(|node| node.name.clone()).collect();
+        for (number, own) in (1..).zip(&names) {
+            let others: Vec<&str> = names.iter().filter(|name| *name != own).map(String::as_str).collect();
+            self.until_seen_up(number, &others).await;
+        }
+    }
+
     /// A number on a node's page of metrics.
     pub async fn metric(&self, number: u16, name: &str) -> u64 {
         let (_, page) = http_get(&self.node(number).http, "/metrics").await.expect("it answers");

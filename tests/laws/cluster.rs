@@ -16,9 +16,23 @@ use tidewater::ring::view::View;
 use tidewater::storage::MemoryStore;
 use tidewater::wire::message::Body;
 
-struct Node {
-    shard: Shard,
-    store: MemoryStore,
+pub struct Node {
+    pub shard: Shard,
+    pub store: MemoryStore,
+}
+
+/// The members of a layout, each up as all see it, with nothing in their stores.
+pub fn nodes(layout: &Arc<Layout>, now: Now) -> BTreeMap<NodeId, Node> {
+    let view = Arc::new(layout.members.iter().fold(View::new(layout.clone()), |view, of| view.with_up(of.id, true)));
+    let start = |(at, member): (usize, &Member)| {
+        let store = MemoryStore::default();
+        let mut turn = Turn::new(&store as &dyn tidewater::storage::Storage);
+        let options = ShardOptions::new(member.id);
+        let shard = Shard::start(options, view.clone(), Incarnation(at as u64 + 1), now, &mut turn).unwrap();
+        drop(turn);
+        (member.id, Node { shard, store })
+    };
+    layout.members.iter().enumerate().map(start).collect()
 }
 
 /// Nodes that hear of everything at once, but for whoever is away.
@@ -35,16 +49,7 @@ pub struct Cluster {
 impl Cluster {
     pub fn new(layout: &Arc<Layout>) -> Self {
         let now = Now { wall_ms: 1_800_000_000_000, mono_us: 1_000_000 };
-        let nodes = layout.members.iter().enumerate().map(|(at, member)| {
-            let store = MemoryStore::default();
-            let mut turn = Turn::new(&store as &dyn tidewater::storage::Storage);
-            let view = layout.members.iter().fold(View::new(layout.clone()), |view, of| view.with_up(of.id, true));
-            let options = ShardOptions::new(member.id);
-            let shard = Shard::start(options, Arc::new(view), Incarnation(at as u64 + 1), now, &mut turn).unwrap();
-            drop(turn);
-            (member.id, Node { shard, store })
-        });
-        Self { nodes: nodes.collect(), away: Vec::new(), behind: None, now, next: 0 }
+        Self { nodes: nodes(layout, now), away: Vec::new(), behind: None, now, next: 0 }
     }
 
     /// What is said is heard until nobody says anything any more; the answers to requests.

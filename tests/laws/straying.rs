@@ -1,22 +1,22 @@
 //! What becomes of an addition whose coordinator has missed a deadline, when messages come late, are lost, or cross others: by hand, one
 //! message after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tidewater::data::clock::Now;
 use tidewater::data::consistency::{Consistency, Level};
 use tidewater::data::decimal::Decimal;
-use tidewater::data::id::{Incarnation, NodeId, OpId};
+use tidewater::data::id::{NodeId, OpId};
+use tidewater::data::mutation::Effect;
 use tidewater::data::op::{Condition, DeadlineCondition, Key, Op, Reply, Request, RequestError, Response, SetExpiry};
-use tidewater::node::replica::Turn;
-use tidewater::node::shard::{Shard, run_turn};
-use tidewater::node::turn::{Input, ShardOptions};
+use tidewater::data::row::Put;
+use tidewater::node::shard::run_turn;
+use tidewater::node::turn::Input;
 use tidewater::ring::view::View;
-use tidewater::storage::MemoryStore;
 use tidewater::wire::message::{Body, PeerMessage};
 
-use super::cluster::layout;
+use super::cluster::{Node, layout, nodes};
 
 struct Letter {
     from: usize,
@@ -26,7 +26,9 @@ struct Letter {
 
 /// Three owners, and what is under way between them.
 struct Post {
-    nodes: Vec<(NodeId, Shard, MemoryStore)>,
+    nodes: BTreeMap<NodeId, Node>,
+    /// In order of preference: who is meant by a number.
+    owners: Vec<NodeId>,
     letters: Vec<Letter>,
     answers: BTreeMap<u64, Response>,
     view: View,
@@ -38,19 +40,9 @@ impl Post {
     fn new() -> Self {
         let layout = layout(&["n1", "n2", "n3"], 3);
         let now = Now { wall_ms: 1_800_000_000_000, mono_us: 1_000_000 };
-        let view = layout.members.iter().fold(View::new(layout.clone()), |view, of| view.with_up(of.id, true));
-        let start = |(at, id): (usize, NodeId)| {
-            let store = MemoryStore::default();
-            let mut turn = Turn::new(&store as &dyn tidewater::storage::Storage);
-            let incarnation = Incarnation(at as u64 + 1);
-            let view = std::sync::Arc::new(view.clone());
-            let shard = Shard::start(ShardOptions::new(id), view, incarnation, now, &mut turn).unwrap();
-            drop(turn);
-            (id, shard, store)
-        };
-        let owners: Vec<NodeId> = view.owners(view.partition_of(b"k")).collect();
-        let nodes = owners.into_iter().enumerate().map(start).collect();
-        Self { nodes, letters: Vec::new(), answers: BTreeMap::new(), view, now, next: 0 }
+        let view = View::new(layout.clone());
+        let owners = view.owners(view.partition_of(b"k")).collect();
+        Self { nodes: nodes(&layout, now), owners, letters: Vec::new(), answers: BTreeMap::new(), view, now, next: 0 }
     }
 
     fn rest(&mut self, ms: u64) {
@@ -60,8 +52,8 @@ impl Post {
 
     /// `None`: what is due is done.
     fn turn(&mut self, at: usize, input: Option<Input>) {
-        let (_, shard, store) = &mut self.nodes[at];
-        let out = run_turn(shard, self.now, store, input).unwrap();
+        let node = self.nodes.get_mut(&self.owners[at]).unwrap();
+        let out = run_turn(&mut node.shard, self.now, &node.store, input).unwrap();
         self.answers.extend(out.replies);
         for (to, _, message) in out.sends {
             let is_asked = matches!(
@@ -74,7 +66,7 @@ impl Post {
                     | Body::Forward { .. }
                     | Body::ForwardReply { .. }
             );
-            if let Some(to) = self.nodes.iter().position(|(id, ..)| *id == to).filter(|_| is_asked) {
+            if let Some(to) = self.owners.iter().position(|id| *id == to).filter(|_| is_asked) {
                 self.letters.push(Letter { from: at, to, message });
             }
         }
@@ -84,7 +76,7 @@ impl Post {
     fn bring(&mut self, comes: impl Fn(&Letter) -> bool) {
         while let Some(at) = self.letters.iter().position(&comes) {
             let Letter { from, to, message } = self.letters.remove(at);
-            let from = self.nodes[from].0;
+            let from = self.owners[from];
             self.turn(to, Some(Input::Message { from, message }));
         }
     }
@@ -280,5 +272,41 @@ fn another_try_is_not_answered_as_done_where_the_first_came_too_late() {
             }
             assert!(post.answer(again).is_err(), "it stands nowhere");
         }
+    }
+}
+
+/// An operation is known by the last of its mutations: were that what takes the first of it away, it would count as never counted, and
+/// once more when it is tried again.
+#[test]
+fn a_count_put_elsewhere_is_known_by_what_counts() {
+    for before in [0, 2] {
+        let mut post = Post::new();
+        post.ask(0, increment(), None).unwrap();
+        for _ in 0..before {
+            post.ask(2, increment(), None).unwrap();
+        }
+        let ends_ms = post.now.wall_ms + 10_000;
+        post.ask(0, ends_at(ends_ms), Some(2)).unwrap();
+        post.ask(0, Op::Delete, Some(2)).unwrap();
+        let (added, op_id) = post.say(2, "k", Level::Quorum, increment(), None);
+        let is_count = |effect: &Effect| matches!(effect.put, Some(Put::Tally { .. }));
+        let (mut seen, mut told) = (BTreeSet::new(), 0);
+        while !post.letters.is_empty() {
+            for letter in &post.letters {
+                let Body::Replicate { delta, .. } = &letter.message.body else { continue };
+                if let Some(last) =
+                    delta.mutations.last().filter(|last| delta.op_id == Some(op_id) && seen.insert(last.dot))
+                {
+                    assert!(last.effects.iter().any(is_count), "{before} before: {last:?}");
+                    told += 1;
+                }
+            }
+            let Letter { from, to, message } = post.letters.remove(0);
+            let from = post.owners[from];
+            post.turn(to, Some(Input::Message { from, message }));
+        }
+        assert!(post.answer(added).is_ok());
+        assert!(told >= 2, "{before} before: it was put in one place only");
+        post.reads_everywhere(&Op::Get, &Reply::Value(Some("1".into())));
     }
 }

@@ -84,7 +84,15 @@ const ONE: Contender = Contender {
 };
 const CASES: &[Case] = &[
     Case { name: "SET", load: &["--workload", "mix", "--read-share", "0"], contenders: &[QUORUM, REDIS, REDIS_WAIT] },
-    Case { name: "GET", load: &["--workload", "c"], contenders: &[QUORUM, ONE, REDIS] },
+    Case {
+        name: "GET",
+        load: &["--workload", "c"],
+        contenders: &[
+            Contender { durability: "2 of 3 asked", ..QUORUM },
+            ONE,
+            Contender { durability: "1 of 3 asked", ..REDIS },
+        ],
+    },
     Case { name: "mix", load: &["--workload", "mix", "--read-share", "0.5"], contenders: &[QUORUM, REDIS, REDIS_WAIT] },
 ];
 

@@ -225,7 +225,7 @@ impl Coordinator {
             return Ok(None);
         }
         // What has ended stands nowhere, and what never ends can be joined whatever stands in it.
-        if !object.deadlines().any(|(_, at_ms)| at_ms.is_some_and(|at_ms| at_ms > wall_ms)) {
+        if !object.will_end(wall_ms) {
             return Ok(None);
         }
         // The first rows mostly tell; when all of them have ended, the others must be looked at.

@@ -469,8 +469,7 @@ fn collection_life(out: &mut Mutations, facts: &Facts) -> Life {
         None if object.deadlines().next().is_none() => return Life(0),
         None => {}
     }
-    let runs = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms > facts.wall_ms);
-    let endless = || object.endless_life().filter(|_| !object.deadlines().any(|(_, at_ms)| runs(at_ms)));
+    let endless = || object.endless_life().filter(|_| !object.will_end(facts.wall_ms));
     match beside(facts).map(|entry| entry.life).or_else(endless) {
         Some(life) => life,
         None => new_collection_life(out, object),
@@ -705,7 +704,8 @@ pub fn may_stray(op: &Op) -> bool {
 
 /// Puts once more, in the life that it should have joined, what a delta has put elsewhere, and takes it away from there: by name, a count
 /// by just what it added. What has been removed since, or replaced, is left so. `object`: what stands here of its scope, the delta's own
-/// among it. Nothing is returned when nothing of it stands. What took the place of something is not put any more by the delta itself.
+/// among it. Nothing is returned when nothing of it stands. What took the place of something is not put any more by the delta itself. A
+/// count is put and taken away under one dot: by that, and no other, it is known which operation it was.
 pub fn moved(op: &Op, facts: &Facts, delta: &mut Delta, mint: &mut Mint) -> Option<(Vec<Mutation>, Reply)> {
     let life = delta.life()?;
     let rows = &facts.object.rows;
@@ -743,32 +743,35 @@ pub fn moved(op: &Op, facts: &Facts, delta: &mut Delta, mint: &mut Mint) -> Opti
     }
     let (mut list, reply) = plan(&op, &Facts { object: &Object::new(others), ..*facts }, mint).ok()?;
     for (dot, Effect { path, put, .. }) in standing {
-        let (removes, put) = match put {
+        let back = match put {
             Some(Put::Birth { .. } | Put::Field { .. }) => {
                 let again = list.iter_mut().flat_map(|mutation| &mut mutation.effects);
                 again.filter(|again| again.path == path).for_each(|again| again.removes.push(dot));
-                continue;
+                None
             }
-            Some(Put::Sibling { .. }) => (vec![dot], None),
+            Some(Put::Sibling { .. }) => Some(Effect { path, removes: vec![dot], put: None }),
             Some(Put::Tally { .. }) => match (rows.get(&path), &op) {
                 // It counts nothing else.
                 (Some(row @ Row::Counter { tally: Some(held), .. }), _)
                     if held.dot == dot && held.dot.counter.checked_sub(1) == Some(held.run) =>
                 {
-                    let effects = floor(&path, row).into_iter().collect();
-                    list.push(Mutation { dot: mint.dot(), effects });
-                    continue;
+                    floor(&path, row)
                 }
                 (
                     Some(Row::Counter { tally: Some(held), .. }),
                     Op::Increment { by, .. } | Op::HashIncrement { by, .. },
-                ) => (Vec::new(), Some(Put::Tally { run: held.run, total: held.total.saturating_sub(*by) })),
-                _ => continue,
+                ) => {
+                    let total = held.total.saturating_sub(*by);
+                    Some(Effect { path, removes: Vec::new(), put: Some(Put::Tally { run: held.run, total }) })
+                }
+                _ => None,
             },
-            Some(Put::Retried { amount }) => (Vec::new(), Some(Put::RetriedRemoved { amount })),
-            _ => continue,
+            Some(Put::Retried { amount }) => {
+                Some(Effect { path, removes: Vec::new(), put: Some(Put::RetriedRemoved { amount }) })
+            }
+            _ => None,
         };
-        list.push(Mutation { dot: mint.dot(), effects: vec![Effect { path, removes, put }] });
+        list.first_mut()?.effects.extend(back);
     }
     Some((list, reply))
 }

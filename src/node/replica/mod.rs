@@ -37,7 +37,7 @@ use crate::data::id::{Dot, Incarnation, OpId, Partition, mix64};
 use crate::data::mutation::{Delta, Effect, Entry, Mutation, apply};
 use crate::data::object::Object;
 use crate::data::op::Key;
-use crate::data::path::{Path, key_prefix, row_key, row_prefix};
+use crate::data::path::{Component, Path, key_prefix, row_key, row_prefix};
 use crate::data::row::{Deadline, Life, Put, Row};
 use crate::node::planted::Planted;
 use crate::ring::slot;
@@ -400,6 +400,10 @@ impl Replica {
         }
         let wall_ms = now.wall_ms.max(state.promised.wall_ms());
         let prefix = key_prefix(partition, &delta.key);
+        let remembered = self.objects.get(&prefix);
+        if basis.beside.is_none() && remembered.is_some_and(|known| !known.mask.has_any(&[Component::Deadline])) {
+            return Ok(None);
+        }
         let (mut news, mut ends_ms) = (None, None);
         if let Some(Row::Deadline(held)) = get_row(turn, &row_key(&prefix, &Path::deadline(life)))? {
             news = Some(held.stamp).filter(|_| Some(held.stamp) > basis.deadline);
