@@ -210,6 +210,15 @@ pub fn row_prefix(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(..14 + length)
 }
 
+/// An object's prefix, the component and the member of a row's key. `None`: these bytes are no row key.
+pub fn split_row_key(bytes: &[u8]) -> Option<(&[u8], Component, &[u8])> {
+    let prefix = row_prefix(bytes)?;
+    let (component, member) = bytes.get(prefix.len()..)?.split_first()?;
+    let component = Component::from_byte(*component)?;
+    let name_hash_bytes = if component >= Component::Field { 8 } else { 0 };
+    Some((prefix, component, member.get(name_hash_bytes..)?))
+}
+
 /// Takes a row's key apart. `None`: these bytes are no row key.
 pub fn parse_row_key(bytes: &[u8]) -> Option<(Partition, u64, Key, Path)> {
     let partition = Partition(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?));

@@ -125,10 +125,14 @@ impl<'a, S: Storage + ?Sized> Overlay<'a, S> {
         pending.ranges.push((from, to));
     }
 
-    /// What this turn has put, deleted or begun to delete in a space.
-    pub fn touched(&self, space: Space) -> impl Iterator<Item = &[u8]> {
-        let pending = &self.spaces[space.index()];
-        pending.written.keys().chain(pending.ranges.iter().map(|(from, _)| from)).map(Bytes::as_ref)
+    /// What this turn has put in a space, or deleted, which is `None`, in order; not what it has deleted as a range.
+    pub fn written(&self, space: Space) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.spaces[space.index()].written.iter().map(|(key, value)| (&key[..], value.as_deref()))
+    }
+
+    /// Where the ranges begin that this turn has deleted from a space.
+    pub fn deleted_ranges(&self, space: Space) -> impl Iterator<Item = &[u8]> {
+        self.spaces[space.index()].ranges.iter().map(|(from, _)| &from[..])
     }
 
     /// Has this turn put or deleted anything that begins so?
@@ -139,11 +143,6 @@ impl<'a, S: Storage + ?Sized> Overlay<'a, S> {
         }
         let mut from = pending.written.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
         from.next().is_some_and(|(key, _)| key.starts_with(prefix)) || !pending.ranges.is_empty()
-    }
-
-    /// Has this turn deleted whole ranges?
-    pub fn deletes_ranges(&self, space: Space) -> bool {
-        !self.spaces[space.index()].ranges.is_empty()
     }
 
     /// Number of steps that a batch taken now would have.

@@ -99,6 +99,11 @@ const KEPT: &[(&str, Aim, &[u64])] = &[
         Aim::Absences,
         &[4631],
     ),
+    (
+        "a count put in its third place was taken away from the first once more, and not from the second",
+        Aim::Retries,
+        &[4135749244027],
+    ),
     ("who doubted a report at the end of each round never asked for what it lacked", Aim::Absences, &[8967]),
 ];
 /// Fresh seeds of the usual worlds, and of each other kind.

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use crate::data::id::{NodeId, OpId};
 use crate::data::op::Request;
 use crate::node::planted::Planted;
+use crate::node::replica::packed::digest;
 use crate::storage::StoreError;
 use crate::wire::message::{Body, Reading, Refusal, Rows, Ticket};
 
 use super::few::{NodeMap, NodeSet};
 use super::merge::Held;
 use super::quorum::Quorum;
-use super::{Coordinator, Desk, Gathering, Running, Stage, ack, digest, has_place, owners, plan};
+use super::{Coordinator, Desk, Gathering, Running, Stage, ack, has_place, owners, plan};
 
 impl Coordinator {
     pub(super) fn begin(&mut self, desk: &mut Desk, mut running: Box<Running>) -> Result<(), StoreError> {
@@ -35,6 +36,7 @@ impl Coordinator {
             quorum,
             local: None,
             local_version: 0,
+            local_digest: None,
             local_forgotten: 0,
             same: NodeSet::default(),
             replies: NodeMap::default(),
@@ -84,6 +86,9 @@ impl Coordinator {
             } else {
                 desk.replica.read(desk.turn, &running.request.key, &gathering.scope)?
             };
+            if !alone {
+                gathering.local_digest = desk.replica.held_digest(desk.turn, &running.request.key, &gathering.scope);
+            }
             gathering.local = Some(Held::new(rows, Default::default()));
             gathering.local_version = desk.replica.rows_version(desk.turn, partition)?;
             gathering.local_forgotten = desk.replica.state(desk.turn, partition)?.forgotten;
@@ -147,7 +152,7 @@ impl Coordinator {
             return self.finish(desk, running, Err(error));
         }
         let ticket = self.ticket();
-        let digest = gathering.local.as_ref().map(|held| digest(&held.rows));
+        let digest = gathering.local_digest();
         for node in targets {
             gathering.asked.insert(node);
             // Who was sent this very request and kept silent is the likeliest to have done it.
@@ -272,6 +277,11 @@ impl Gathering {
     /// Enough answers for the level; and while an earlier try is looked for, nobody is left who could know of it.
     pub(super) fn is_enough(&self) -> bool {
         self.quorum.met(&self.acks) && !(self.seeks && self.awaited().any(|node| !self.silent.contains(node)))
+    }
+
+    /// The digest of what was read here.
+    pub(super) fn local_digest(&self) -> Option<u128> {
+        self.local_digest.or_else(|| self.local.as_ref().map(|held| digest(&held.rows)))
     }
 
     /// Who has been asked and has not said anything yet.

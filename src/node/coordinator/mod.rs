@@ -26,20 +26,17 @@ mod replicate;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_128;
-
 use crate::data::clock::{Hlc, Now};
 use crate::data::consistency::{Ack, Receipt};
 use crate::data::id::{Dot, NodeId, OpId, Partition};
 use crate::data::mutation::{Delta, Mutation};
 use crate::data::object::Object;
 use crate::data::op::{Key, Op, Outcome, Reply, Request, RequestError, Response};
-use crate::data::path::{Component, Path};
-use crate::data::row::{Put, Row};
+use crate::data::path::Component;
+use crate::data::row::Put;
 use crate::node::planted::Planted;
 use crate::ring::view::View;
 use crate::storage::StoreError;
-use crate::wire::codec;
 use crate::wire::message::{Body, LogRow, PeerMessage, Refusal, RepairRow, Scope, Ticket};
 
 use super::exchange::Exchange;
@@ -162,6 +159,8 @@ struct Gathering {
     local: Option<Held>,
     /// What `local` was read at.
     local_version: u64,
+    /// Of its rows, where it was known without them.
+    local_digest: Option<u128>,
     local_forgotten: u64,
     /// Owners that hold the same rows as were read here.
     same: NodeSet,
@@ -493,7 +492,7 @@ impl Coordinator {
 
     fn hedge(&mut self, desk: &mut Desk, ticket: Ticket, running: &Running, gathering: &mut Gathering) {
         let me = desk.options.me;
-        let digest = gathering.local.as_ref().map(|held| digest(&held.rows));
+        let digest = gathering.local_digest();
         let more: Vec<NodeId> = desk
             .view
             .owners(running.partition)
@@ -792,15 +791,6 @@ fn restamped(delta: &Delta, mint: &mut Mint) -> Vec<Mutation> {
 fn own_visible(op: &Op, object: &Object, wall_ms: u64) -> bool {
     let Some(own) = plan::own_components(op) else { return true };
     object.rows.iter().any(|(path, row)| own.contains(&path.component) && object.path_is_visible(path, row, wall_ms))
-}
-
-/// A digest of rows by which two replicas find that they hold the same. Rows are canonical, so equal rows are equal bytes.
-pub fn digest(rows: &BTreeMap<Path, Row>) -> u128 {
-    digest_bytes(&codec::encode(&rows))
-}
-
-pub fn digest_bytes(bytes: &[u8]) -> u128 {
-    xxh3_128(bytes)
 }
 
 fn largest_value(op: &Op) -> u64 {

@@ -771,7 +771,8 @@ pub fn moved(op: &Op, facts: &Facts, delta: &mut Delta, mint: &mut Mint) -> Opti
             }
             _ => None,
         };
-        list.first_mut()?.effects.extend(back);
+        // Before what is put: the last put of a delta tells its life.
+        list.first_mut()?.effects.splice(0..0, back);
     }
     Some((list, reply))
 }

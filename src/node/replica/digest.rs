@@ -1,11 +1,12 @@
 //! Digests of rows, for a scrub; and forgetting a partition that a scrub found to be wrong.
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use crate::data::id::Partition;
 use crate::data::object::Object;
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, parse_row_key};
 use crate::data::row::Row;
-use crate::node::coordinator::digest_bytes;
 use crate::storage::{Space, StoreError};
 use crate::wire::codec;
 
@@ -49,7 +50,7 @@ impl Replica {
             if let Some(row) = object.essential(path, row, wall_ms) {
                 let mut bytes = at.to_vec();
                 bytes.extend_from_slice(&codec::encode(&row));
-                sum = sum.wrapping_add(digest_bytes(&bytes));
+                sum = sum.wrapping_add(xxh3_128(&bytes));
             }
         };
         let mut damaged = None;

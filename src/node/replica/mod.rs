@@ -19,6 +19,7 @@ pub mod collect;
 pub mod digest;
 mod keys;
 pub mod objects;
+pub mod packed;
 mod read;
 pub mod recent;
 pub mod sync;
@@ -37,7 +38,7 @@ use crate::data::id::{Dot, Incarnation, OpId, Partition, mix64};
 use crate::data::mutation::{Delta, Effect, Entry, Mutation, apply};
 use crate::data::object::Object;
 use crate::data::op::Key;
-use crate::data::path::{Component, Path, key_prefix, row_key, row_prefix};
+use crate::data::path::{Component, Path, key_prefix, row_key, split_row_key};
 use crate::data::row::{Deadline, Life, Put, Row};
 use crate::node::planted::Planted;
 use crate::ring::slot;
@@ -786,20 +787,24 @@ impl Replica {
         }
     }
 
-    /// Forgets what the turn has changed, and writes the checkpoints that it owes. To be called once, before the commit.
+    /// Holds what the turn has changed as it is now, and writes the checkpoints that it owes. To be called once, before the commit.
     pub fn finish(&mut self, turn: &mut Turn) {
-        for key in turn.touched(Space::Rows) {
+        for (key, value) in turn.written(Space::Rows) {
             let partition = key.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
             if let Some(Some(state)) = self.partitions.get_mut(usize::from(partition)) {
                 state.rows_version += 1;
             }
-            if let Some(prefix) = row_prefix(key)
+            if let Some((prefix, component, member)) = split_row_key(key)
                 && self.planted != Planted::OldRowsHeld
             {
-                self.objects.changed(prefix);
+                self.objects.changed(prefix, component, member, value);
             }
         }
-        if turn.deletes_ranges(Space::Rows) {
+        for from in turn.deleted_ranges(Space::Rows) {
+            let partition = from.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+            if let Some(Some(state)) = self.partitions.get_mut(usize::from(partition)) {
+                state.rows_version += 1;
+            }
             self.objects.clear();
         }
         for partition in std::mem::take(&mut self.due) {

@@ -4,22 +4,25 @@
 //! 1. A mask never leaves out a component that has rows, because every put of a row that did not stand before goes through
 //!    [`Objects::saw`]; it may name one whose rows have gone since.
 //! 2. Rows are those of the store as it was last committed. Whoever reads asks first whether its turn has touched the object, and
-//!    what a turn has touched is forgotten before it is committed ([`Objects::changed`]).
+//!    what a turn has changed is changed here before it is committed ([`Objects::changed`]). A commit that fails ends the store.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::unsync::{Cache, DefaultLifecycle};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::data::path::{Component, Path};
-use crate::data::row::Row;
+use super::packed::Packed;
+use crate::data::path::Component;
 
-/// About what an object takes beside its key and the bytes of its rows on disk: the entry, and the rows as they lie in memory.
-/// Fixed numbers, so that what is forgotten when is the same on every machine.
+/// About what an object takes beside its key and its packed rows. A fixed number, so that what is forgotten when is the same on every
+/// machine.
 const OBJECT_BYTES: usize = 128;
-const ROW_BYTES: usize = 256;
+
+/// Rows are held of objects that have up to this many, which is also what is read of an object in one walk, whatever is asked of it.
+pub const SMALL_ROWS: usize = 8;
+/// And that take up to this many bytes.
+pub const SMALL_BYTES: usize = 4 << 10;
 
 /// A set of components.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,14 +47,33 @@ impl Mask {
 }
 
 /// What is remembered of an object's rows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Held {
-    /// They have changed since.
+    /// They have not been looked at, or have changed since.
+    #[default]
     Nothing,
-    /// All of them, sorted by path.
-    All(Arc<[(Path, Row)]>),
+    /// All of them.
+    All(Packed),
     /// They are too many, or too large, to be kept. Said until the object is forgotten, though they may have become less.
     TooMuch,
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        if let Held::All(rows) = self { rows.bytes() } else { 0 }
+    }
+
+    /// After one row has become `row`, or has gone.
+    fn changed(self, mask: Mask, component: Component, member: &[u8], row: Option<&[u8]>) -> Self {
+        let rows = match self {
+            Held::All(rows) => rows,
+            // A register is one row, and there is nothing beside it.
+            _ if component == Component::Register && mask.is_only(Component::Register) => Packed::default(),
+            unknown => return unknown,
+        };
+        let rows = rows.with(component, member, row);
+        if rows.bytes() <= SMALL_BYTES && rows.rows() <= SMALL_ROWS { Held::All(rows) } else { Held::Nothing }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -86,10 +108,8 @@ impl Objects {
         self.cache.get(prefix)
     }
 
-    /// `rows_bytes`: what the rows that are held take on disk.
-    pub fn remember(&mut self, prefix: &[u8], mask: Mask, held: Held, rows_bytes: usize) {
-        let rows = if let Held::All(rows) = &held { rows_bytes + rows.len() * ROW_BYTES } else { 0 };
-        let bytes = OBJECT_BYTES + prefix.len() + rows;
+    pub fn remember(&mut self, prefix: &[u8], mask: Mask, held: Held) {
+        let bytes = OBJECT_BYTES + prefix.len() + held.bytes();
         self.cache.insert(prefix.into(), Known { mask, held, bytes });
     }
 
@@ -100,13 +120,19 @@ impl Objects {
         }
     }
 
-    /// What is held of the rows is what they were.
-    pub fn changed(&mut self, prefix: &[u8]) {
-        if let Some(mut known) = self.cache.peek_mut(prefix)
-            && let Held::All(_) = known.held
-        {
-            known.held = Held::Nothing;
-            known.bytes = OBJECT_BYTES + prefix.len();
+    /// A row has become `row`, or has gone. What grows by it is held as long as nothing else has to go for that: room is made for what
+    /// is read.
+    pub fn changed(&mut self, prefix: &[u8], component: Component, member: &[u8], row: Option<&[u8]>) {
+        let room = self.cache.capacity().saturating_sub(self.cache.weight()) as usize;
+        if let Some(mut known) = self.cache.peek_mut(prefix) {
+            let held = std::mem::take(&mut known.held).changed(known.mask, component, member, row);
+            let bytes = OBJECT_BYTES + prefix.len() + held.bytes();
+            if bytes <= known.bytes + room {
+                known.held = held;
+                known.bytes = bytes;
+            } else {
+                known.bytes = OBJECT_BYTES + prefix.len();
+            }
         }
     }
 
@@ -157,40 +183,64 @@ impl Hasher for SeededHasher {
 mod tests {
     use super::*;
 
-    fn all(rows: Vec<(Path, Row)>) -> Held {
-        Held::All(rows.into())
+    fn register(row: &[u8]) -> Held {
+        Held::All(Packed::default().with(Component::Register, b"", Some(row)))
+    }
+
+    fn only(component: Component) -> Mask {
+        let mut mask = Mask::default();
+        mask.add(component);
+        mask
     }
 
     #[test]
-    fn a_mask_never_forgets_a_component_and_rows_are_forgotten_when_they_change() {
+    fn a_mask_never_forgets_a_component_and_rows_go_with_what_changes() {
         let mut objects = Objects::new(1 << 20, 7);
+        let held = |objects: &Objects, prefix: &[u8]| match &objects.get(prefix).expect("remembered").held {
+            Held::All(rows) => Some(rows.clone()),
+            _ => None,
+        };
         assert!(objects.get(b"a").is_none());
         objects.saw(b"a", Component::Member);
         assert!(objects.get(b"a").is_none(), "one sighting does not make a mask");
-        objects.remember(b"a", Mask::default(), all(Vec::new()), 0);
+        objects.remember(b"a", Mask::default(), Held::All(Packed::default()));
         objects.saw(b"a", Component::Member);
-        assert!(objects.get(b"a").expect("remembered").mask.has_any(&[Component::Member]));
-        objects.changed(b"a");
-        let known = objects.get(b"a").expect("remembered");
-        assert!(matches!(known.held, Held::Nothing) && known.mask.is_only(Component::Member));
-        objects.remember(b"b", Mask::default(), Held::TooMuch, 0);
-        objects.changed(b"b");
-        assert!(matches!(objects.get(b"b").expect("remembered").held, Held::TooMuch), "nobody has looked");
+        objects.changed(b"a", Component::Member, b"m", Some(b"row"));
+        assert!(objects.get(b"a").expect("remembered").mask.is_only(Component::Member));
+        assert_eq!(held(&objects, b"a"), Some(Packed::default().with(Component::Member, b"m", Some(b"row"))));
+        objects.changed(b"a", Component::Member, b"m", None);
+        assert_eq!(held(&objects, b"a"), Some(Packed::default()));
+        for number in 0..=SMALL_ROWS as u8 {
+            objects.changed(b"a", Component::Member, &[number], Some(b"row"));
+        }
+        assert_eq!(held(&objects, b"a"), None, "too many");
+
+        // Of what is but a register the next write is all there is, of anything else it is not.
+        for unknown in [Held::Nothing, Held::TooMuch] {
+            objects.remember(b"b", only(Component::Register), unknown.clone());
+            objects.changed(b"b", Component::Register, b"", Some(b"row"));
+            assert_eq!(held(&objects, b"b"), Some(Packed::default().with(Component::Register, b"", Some(b"row"))));
+            objects.changed(b"b", Component::Register, b"", Some(&[0; SMALL_BYTES]));
+            assert_eq!(held(&objects, b"b"), None, "too large");
+            objects.remember(b"b", only(Component::Member), unknown);
+            objects.changed(b"b", Component::Member, b"m", Some(b"row"));
+            assert_eq!(held(&objects, b"b"), None);
+        }
         objects.clear();
         assert!(objects.get(b"a").is_none() && objects.get(b"b").is_none());
     }
 
     #[test]
     fn memory_is_bounded() {
-        assert!(size_of::<(Path, Row)>() + 64 <= ROW_BYTES, "a row takes more than is counted for it");
         let mut objects = Objects::new(64 << 10, 7);
         for number in 0..10_000_u32 {
-            objects.remember(&number.to_be_bytes(), Mask::default(), all(Vec::new()), 100);
+            objects.remember(&number.to_be_bytes(), only(Component::Register), register(&[0; 100]));
+            objects.changed(&number.to_be_bytes(), Component::Register, b"", Some(&[0; 300]));
         }
         assert!(objects.cache.weight() <= 64 << 10);
         assert!(objects.cache.len() > 100, "and used");
         let mut none = Objects::new(0, 7);
-        none.remember(b"a", Mask::default(), all(Vec::new()), 0);
+        none.remember(b"a", Mask::default(), Held::All(Packed::default()));
         assert!(none.get(b"a").is_none());
     }
 }

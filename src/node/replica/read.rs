@@ -10,18 +10,14 @@
 use bytes::Bytes;
 
 use super::keys::{after_components, component_start, upper_bound};
-use super::objects::{Held, Mask};
+use super::objects::{Held, Mask, SMALL_BYTES, SMALL_ROWS};
+use super::packed::{Packed, Piece};
 use super::{Replica, Turn, corrupt, decode, get_row};
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, field_prefix, key_prefix, parse_row_key, place_start, row_key};
 use crate::data::row::Row;
 use crate::storage::{Space, StoreError};
 use crate::wire::message::{GLANCE, PAGE_BYTES, Scope, row_bytes};
-
-/// An object of up to this many rows is read in one walk, whatever is asked of it.
-const SMALL_ROWS: usize = 8;
-/// Rows are held of objects that take up to this many bytes on disk.
-const SMALL_BYTES: usize = 4 << 10;
 
 impl Replica {
     /// Is it remembered of a key that it has no row but a register, and none that says when a life ends?
@@ -66,7 +62,7 @@ impl Replica {
             total += steps;
         }
         let held = if total < SMALL_ROWS { Held::Nothing } else { Held::TooMuch };
-        self.objects.remember(prefix, mask, held, 0);
+        self.objects.remember(prefix, mask, held);
         Ok(mask)
     }
 
@@ -78,7 +74,7 @@ impl Replica {
         if let Some(known) = self.objects.get(&prefix) {
             match &known.held {
                 Held::All(rows) if !touched => {
-                    let mut rows = rows.iter().filter(|(path, _)| scope.covers(path)).cloned().collect();
+                    let mut rows = unpack(rows, scope)?;
                     self.objects.hits += 1;
                     scope.cut(&mut rows);
                     return Ok(rows);
@@ -106,8 +102,9 @@ impl Replica {
                 rows.push((path, decode(&bytes, "a row")?));
                 if !touched {
                     let small = bytes.len() <= SMALL_BYTES;
-                    let held = if small { Held::All(rows.as_slice().into()) } else { Held::TooMuch };
-                    self.objects.remember(&prefix, mask, held, bytes.len());
+                    let packed = || Packed::default().with(Component::Register, b"", Some(&bytes));
+                    let held = if small { Held::All(packed()) } else { Held::TooMuch };
+                    self.objects.remember(&prefix, mask, held);
                 }
                 return Ok(rows);
             }
@@ -170,6 +167,24 @@ impl Replica {
         Ok(rows)
     }
 
+    /// The digest of the rows of a scope, where they are held. `None` says nothing of them.
+    pub fn held_digest(&self, turn: &Turn, key: &Key, scope: &Scope) -> Option<u128> {
+        // Where a page ends is told by its rows.
+        if matches!(scope, Scope::Page { .. }) {
+            return None;
+        }
+        let prefix = key_prefix(self.partition_of(key), key);
+        let Held::All(packed) = &self.objects.get(&prefix)?.held else { return None };
+        if turn.touches(Space::Rows, &prefix) {
+            return None;
+        }
+        let covers = |piece: &Piece| scope.covers(&path_of(piece));
+        if packed.pieces().all(|piece| covers(&piece)) {
+            return Some(packed.digest());
+        }
+        Some(Packed::new(packed.pieces().filter(covers)).digest())
+    }
+
     /// The rows of a scope of an object of which nothing is held, if it is small: one walk over all its rows finds them and which
     /// components there are. `None`: it has many.
     fn read_small(
@@ -181,7 +196,7 @@ impl Replica {
     ) -> Result<Option<Vec<(Path, Row)>>, StoreError> {
         let from = component_start(prefix, Component::Register as u8);
         let (mut mask, mut count, mut bytes, mut damaged) = (Mask::default(), 0, 0, None);
-        let mut rows = Vec::new();
+        let (mut rows, mut all) = (Vec::new(), Vec::new());
         turn.scan(Space::Rows, &from, &after_components(prefix), &mut |at, value| {
             count += 1;
             bytes += at.len() + value.len();
@@ -191,7 +206,10 @@ impl Replica {
             };
             mask.add(path.component);
             // What is not of the scope is read to be held, as long as all of it may be.
-            if bytes <= SMALL_BYTES || scope.covers(&path) {
+            if bytes <= SMALL_BYTES {
+                all.push((path.clone(), value.to_vec()));
+            }
+            if scope.covers(&path) {
                 match decode::<Row>(value, "a row") {
                     Ok(row) => rows.push((path, row)),
                     Err(error) => damaged = Some(error),
@@ -208,11 +226,14 @@ impl Replica {
         rows.sort_by(|(one, _), (two, _)| one.cmp(two));
         let held = match bytes {
             _ if touched => Held::Nothing,
-            0..=SMALL_BYTES => Held::All(rows.as_slice().into()),
+            0..=SMALL_BYTES => {
+                all.sort_by(|(one, _), (two, _)| one.cmp(two));
+                let piece = |(path, row)| piece(path, row);
+                Held::All(Packed::new(all.iter().map(|(path, row)| (path, &row[..])).map(piece)))
+            }
             _ => Held::TooMuch,
         };
-        self.objects.remember(prefix, mask, held, bytes);
-        rows.retain(|(path, _)| scope.covers(path));
+        self.objects.remember(prefix, mask, held);
         scope.cut(&mut rows);
         Ok(Some(rows))
     }
@@ -223,6 +244,19 @@ impl Replica {
         }
         Ok(())
     }
+}
+
+fn piece<'a>(path: &'a Path, row: &'a [u8]) -> Piece<'a> {
+    Piece { component: path.component, member: &path.member, row }
+}
+
+fn path_of(piece: &Piece) -> Path {
+    Path::new(piece.component, Bytes::copy_from_slice(piece.member))
+}
+
+fn unpack(packed: &Packed, scope: &Scope) -> Result<Vec<(Path, Row)>, StoreError> {
+    let paths = packed.pieces().map(|piece| (path_of(&piece), piece.row));
+    paths.filter(|(path, _)| scope.covers(path)).map(|(path, row)| Ok((path, decode(row, "a row")?))).collect()
 }
 
 fn point(turn: &Turn, prefix: &[u8], path: Path, rows: &mut Vec<(Path, Row)>) -> Result<(), StoreError> {
@@ -314,6 +348,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::objects::Objects;
+    use super::super::packed::digest;
     use super::*;
     use crate::data::id::{Dot, Incarnation, OpId};
     use crate::data::path::PLACES;
@@ -441,6 +476,9 @@ mod tests {
                                     wanted.map(|(path, row)| (path.clone(), row.clone())).collect();
                                 scope.cut(&mut wanted);
                                 prop_assert_eq!(&replica.read(&turn, key, scope).unwrap(), &wanted, "{:?}", scope);
+                                if let Some(held) = replica.held_digest(&turn, key, scope) {
+                                    prop_assert_eq!(held, digest(&wanted.into_iter().collect()), "{:?}", scope);
+                                }
                                 let mask = replica.mask(&turn, key).unwrap();
                                 prop_assert!(model.keys().all(|path| mask.has_any(&[path.component])));
                             }

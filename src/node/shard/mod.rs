@@ -26,7 +26,7 @@ use crate::wire::message::{Body, Kept, PeerMessage, Reading, Refusal, Role, Rows
 use crate::wire::packed_log::PackedLog;
 use crate::wire::status::{HeldStatus, KeyStatus, ScrubStatus, SyncStatus};
 
-use super::coordinator::{Coordinator, Desk, Origin, digest};
+use super::coordinator::{Coordinator, Desk, Origin};
 use super::exchange::Exchange;
 use super::fence::{Absence, Fences};
 use super::floor::{Cut, Floors, Held};
@@ -35,6 +35,7 @@ use super::planted::Planted;
 use super::repair::Repairs;
 use super::replica::collect::Position;
 use super::replica::objects::Objects;
+use super::replica::packed::digest;
 use super::replica::sync::RowPage;
 use super::replica::{Replica, Turn};
 use super::scrub::Scrub;
@@ -486,13 +487,17 @@ impl Shard {
                 };
                 let owner = self.view.is_owner(partition, self.options.me);
                 let rows = if owner {
-                    let rows = self.replica.read(turn, &key, &scope)?;
-                    let object = Object::new(rows);
-                    if theirs.is_some_and(|theirs| theirs == digest(&object.rows)) {
+                    if theirs.is_some() && theirs == self.replica.held_digest(turn, &key, &scope) {
+                        self.replica.objects.hits += 1;
                         Rows::Same
                     } else {
-                        let context = self.replica.state(turn, partition)?.knowledge();
-                        Rows::Held { rows: object.rows.into_iter().collect(), context }
+                        let object = Object::new(self.replica.read(turn, &key, &scope)?);
+                        if theirs.is_some_and(|theirs| theirs == digest(&object.rows)) {
+                            Rows::Same
+                        } else {
+                            let context = self.replica.state(turn, partition)?.knowledge();
+                            Rows::Held { rows: object.rows.into_iter().collect(), context }
+                        }
                     }
                 } else {
                     Rows::Hinted { deltas: self.hints.of_key(turn, partition, &key)? }
