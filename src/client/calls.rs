@@ -451,13 +451,18 @@ impl<'a> Tries<'a> {
         if failed {
             *self.failures.entry(member.id).or_insert(0) += 1;
         }
-        let refused = match &asked {
-            Ok(ServerMessage::Response { response: Response { result: Err(error), .. }, .. }) => Some(error),
-            _ => None,
-        };
-        if refused.is_some_and(|error| routing::is_isolated(error, map.layout.replicas)) {
-            self.calls.pool.handle_isolated(member.id, entropy::instant());
-            self.calls.refresh_when_older(REFRESH_GAP);
+        let (pool, replicas, now) = (&self.calls.pool, map.layout.replicas, entropy::instant());
+        match &asked {
+            Ok(ServerMessage::Response { response: Response { result: Err(error), .. }, .. })
+                if routing::is_isolated(error, replicas) =>
+            {
+                pool.handle_isolated(member.id, now);
+                self.calls.refresh_when_older(REFRESH_GAP);
+            }
+            Ok(ServerMessage::Response { response: Response { result: Ok(_), receipt }, .. }) => {
+                pool.handle_done(member.id, routing::is_most(receipt.acks.len(), replicas), now);
+            }
+            _ => {}
         }
         asked
     }

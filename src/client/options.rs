@@ -17,7 +17,7 @@ pub struct ClientOptions {
     /// The longest a call may take, all tries together. Default 2 s.
     pub timeout: Duration,
     /// How long the first try of a call may take; each further try may take twice as long. Keep it well below `timeout`, so that
-    /// there is time for another node when one does not answer. Default 800 ms.
+    /// there is time for another node when one does not answer. Default 400 ms.
     pub first_try_timeout: Duration,
     /// How long opening a link may take. Default 2 s.
     pub dial_timeout: Duration,
@@ -40,7 +40,7 @@ impl ClientOptions {
             identity,
             consistency: Consistency::default(),
             timeout: Duration::from_secs(2),
-            first_try_timeout: Duration::from_millis(800),
+            first_try_timeout: Duration::from_millis(400),
             dial_timeout: Duration::from_secs(2),
             in_flight_max: 4096,
             frame_bytes_max: 16 << 20,

@@ -18,8 +18,10 @@ use crate::net::entropy;
 
 const REST_BASE: Duration = Duration::from_millis(250);
 const REST_MAX: Duration = Duration::from_secs(5);
-/// So long a node is left alone that is cut off from owners: others may not be.
+/// So long a node is left alone that is cut off from owners: others may not be. Then one request finds out whether it still is.
 const ISOLATED_REST: Duration = Duration::from_millis(500);
+/// A node that meets whatever it is asked, and is asked for nothing that needs others, is left alone no longer than this.
+const ISOLATED_MAX: Duration = Duration::from_secs(5);
 /// Who has answered within this time is up, whatever others say of it.
 const ANSWER_HOLDS: Duration = Duration::from_secs(1);
 
@@ -45,6 +47,8 @@ struct Slot {
     failed_at: Option<Instant>,
     rests_until: Option<Instant>,
     answered_at: Option<Instant>,
+    /// Since when it has been cut off from owners, as far as is known.
+    isolated_since: Option<Instant>,
 }
 
 /// How this client has fared with a node of late.
@@ -130,7 +134,7 @@ impl Pool {
     /// A request goes to `node`. If it has failed before, this is the one that finds out: the others leave it alone until then.
     pub fn handle_try(&self, node: NodeId, now: Instant, patience: Duration) {
         if let Some(slot) = self.lock().get_mut(&node)
-            && slot.failures > 0
+            && (slot.failures > 0 || slot.isolated_since.is_some())
         {
             slot.rests_until = Some(now + patience);
         }
@@ -147,9 +151,21 @@ impl Pool {
         }
     }
 
+    /// `node` did what it was asked. `reached`: with so many owners that it cannot be cut off from them.
+    pub fn handle_done(&self, node: NodeId, reached: bool, now: Instant) {
+        if let Some(slot) = self.lock().get_mut(&node)
+            && let Some(since) = slot.isolated_since
+            && (reached || now > since + ISOLATED_MAX)
+        {
+            slot.isolated_since = None;
+            slot.rests_until = None;
+        }
+    }
+
     /// `node` answered, and is cut off from owners.
     pub fn handle_isolated(&self, node: NodeId, now: Instant) {
         if let Some(slot) = self.lock().get_mut(&node) {
+            slot.isolated_since.get_or_insert(now);
             slot.rests_until = Some(now + ISOLATED_REST);
         }
     }

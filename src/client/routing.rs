@@ -31,10 +31,19 @@ impl Hop {
     }
 }
 
-/// Does what a node says tell that it is cut off? It reaches no more than half of the owners; whoever asks for all of them is told so by
-/// each node, and none is the worse for it.
+/// Does what a node says tell that it is cut off? It reaches no more than half of the owners, or no more of them have answered it, which is
+/// all that it knows of a partition at first; whoever asks for all of them is told so by each node, and none is the worse for it.
 pub fn is_isolated(error: &RequestError, replicas: u8) -> bool {
-    matches!(error, RequestError::Unavailable { reachable, .. } if u32::from(*reachable) * 2 <= u32::from(replicas))
+    match error {
+        RequestError::Unavailable { reachable: reached, .. } => !is_most(usize::from(*reached), replicas),
+        RequestError::Timeout { needed: 2.., got, .. } => !is_most(usize::from(*got), replicas),
+        _ => false,
+    }
+}
+
+/// So many owners are more than half of them.
+pub fn is_most(owners: usize, replicas: u8) -> bool {
+    owners * 2 > usize::from(replicas)
 }
 
 /// The member to try: one that has failed this request least, that is up and answers, an owner before others. Among equals the

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::link::{BoxFuture, Dialled, Ear, SendRefused, Transport, Wire};
 use super::*;
-use crate::data::consistency::{Level, Receipt};
+use crate::data::consistency::{Ack, Level, Receipt};
 use crate::data::op::{Outcome, RequestError, Response};
 use crate::net::tls::{ClusterAuthority, Identity, Role};
 use crate::wire::codec;
@@ -25,6 +25,8 @@ enum Mood {
     /// Does what it is asked, and the link breaks before the answer.
     BreaksAfterDoing,
     Refuses(RequestError),
+    /// As long as it has waited for others in vain.
+    RefusesAfter(Duration, RequestError),
     /// Answers with bytes that are no message.
     Babbles,
 }
@@ -134,11 +136,13 @@ fn ears_of(world: &mut World, name: &str) -> Vec<Arc<dyn Ear>> {
 }
 
 fn respond(world: &mut World, name: &str, request: Request) -> Response {
-    let receipt = Receipt { coordinator: Some(NodeId::from_name(name)), ..Receipt::default() };
+    let ack = |name: &&str| Ack { node: NodeId::from_name(name), zone: 0, stand_in_for: None, fsynced: false };
+    let acks = NAMES.iter().take(2).map(ack);
+    let receipt = Receipt { coordinator: Some(NodeId::from_name(name)), acks: acks.collect(), ..Receipt::default() };
     if let Some(op_id) = request.op_id {
         world.sent.push((op_id, request.fresh));
     }
-    if let Some(Mood::Refuses(error)) = world.moods.get(name) {
+    if let Some(Mood::Refuses(error) | Mood::RefusesAfter(_, error)) = world.moods.get(name) {
         return Response { result: Err(error.clone()), receipt };
     }
     let again = request.op_id.is_some_and(|op_id| !world.done.insert(op_id));
@@ -197,7 +201,7 @@ impl Wire for FakeWire {
     fn send(&self, frame: &Bytes) -> Result<(), SendRefused> {
         let mood = self.cluster.world(|world| world.moods[&self.node].clone());
         let message: ClientMessage = codec::decode(frame, 1 << 20).expect("the client speaks well");
-        let answer = match mood {
+        let answer = match &mood {
             Mood::Down => return Err(SendRefused::Closed),
             Mood::Silent => return Ok(()),
             Mood::Babbles => Bytes::from_static(b"\x01\xff\xff"),
@@ -207,13 +211,18 @@ impl Wire for FakeWire {
                 tokio::spawn(async move { ear.on_closed("the link was cut") });
                 return Ok(());
             }
-            Mood::Answers | Mood::Refuses(_) => match self.cluster.handle(&self.node, message) {
+            Mood::Answers | Mood::Refuses(_) | Mood::RefusesAfter(..) => match self.cluster.handle(&self.node, message)
+            {
                 Some(answer) => codec::encode(&answer),
                 None => return Ok(()),
             },
         };
         let ear = self.ear.clone();
-        tokio::spawn(async move { ear.on_frames(vec![answer]) });
+        let after = if let Mood::RefusesAfter(after, _) = mood { after } else { Duration::ZERO };
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            ear.on_frames(vec![answer]);
+        });
         Ok(())
     }
 
@@ -339,6 +348,38 @@ async fn a_node_that_is_cut_off_draws_nobody_to_itself() {
         again += usize::from(client.set(format!("k{at}"), "v").await.expect("written").attempts > 1);
     }
     assert!(again <= 2, "{again} of 60 went to the isolated node first");
+}
+
+/// Before anybody knows of the partition the node waits for the others with every request. Many callers must learn of it once, not each
+/// again and again; and when it is healed the node gets its share back.
+#[tokio::test]
+async fn of_many_callers_one_at_a_time_waits_for_a_node_that_has_just_been_cut_off() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let timeout = RequestError::Timeout { needed: 2, got: 1, missing: vec!["n2".into(), "n3".into()], mutation: true };
+    cluster.mood("n1", Mood::RefusesAfter(Duration::from_millis(40), timeout));
+    let work = async |rounds: u32| {
+        let before = cluster.world(|world| world.asked.get("n1").copied().unwrap_or(0));
+        let callers = (0..16).map(|caller| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for round in 0..rounds {
+                    client.set(format!("{caller}-{round}"), "v").await.expect("written");
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await.expect("no panic");
+        }
+        cluster.world(|world| world.asked["n1"]) - before
+    };
+    let asked = work(400).await;
+    assert!((1..=40).contains(&asked), "{asked} of 6,400 requests went to the node that is cut off");
+    cluster.mood("n1", Mood::Answers);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let asked = work(400).await;
+    assert!(asked > 1_000, "{asked} of 6,400 requests went to the node that is healed");
 }
 
 #[tokio::test]

@@ -104,6 +104,12 @@ const KEPT: &[(&str, Aim, &[u64])] = &[
         Aim::Retries,
         &[4135749244027],
     ),
+    (
+        "what a count was taken away by bore the dot of where it was put again, and only one of the two came",
+        Aim::FullSyncs,
+        &[20607, 21631, 22852, 23478, 23765],
+    ),
+    ("what a count was taken away by bore the dot of where it was put again", Aim::Hints, &[22048]),
     ("who doubted a report at the end of each round never asked for what it lacked", Aim::Absences, &[8967]),
 ];
 /// Fresh seeds of the usual worlds, and of each other kind.

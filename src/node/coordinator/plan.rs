@@ -704,8 +704,7 @@ pub fn may_stray(op: &Op) -> bool {
 
 /// Puts once more, in the life that it should have joined, what a delta has put elsewhere, and takes it away from there: by name, a count
 /// by just what it added. What has been removed since, or replaced, is left so. `object`: what stands here of its scope, the delta's own
-/// among it. Nothing is returned when nothing of it stands. What took the place of something is not put any more by the delta itself. A
-/// count is put and taken away under one dot: by that, and no other, it is known which operation it was.
+/// among it. Nothing is returned when nothing of it stands. What took the place of something is not put any more by the delta itself.
 pub fn moved(op: &Op, facts: &Facts, delta: &mut Delta, mint: &mut Mint) -> Option<(Vec<Mutation>, Reply)> {
     let life = delta.life()?;
     let rows = &facts.object.rows;
@@ -741,12 +740,12 @@ pub fn moved(op: &Op, facts: &Facts, delta: &mut Delta, mint: &mut Mint) -> Opti
         // What it replaces it has replaced.
         others.retain(|(path, _)| path.component == Component::Deadline);
     }
-    let (mut list, reply) = plan(&op, &Facts { object: &Object::new(others), ..*facts }, mint).ok()?;
+    // By the last dot of an operation it is known whether it counts: what counts comes last. One dot each, as with all that is taken away.
+    let (mut list, mut again) = (Vec::new(), Vec::new());
     for (dot, Effect { path, put, .. }) in standing {
         let back = match put {
             Some(Put::Birth { .. } | Put::Field { .. }) => {
-                let again = list.iter_mut().flat_map(|mutation| &mut mutation.effects);
-                again.filter(|again| again.path == path).for_each(|again| again.removes.push(dot));
+                again.push((path, dot));
                 None
             }
             Some(Put::Sibling { .. }) => Some(Effect { path, removes: vec![dot], put: None }),
@@ -771,9 +770,14 @@ pub fn moved(op: &Op, facts: &Facts, delta: &mut Delta, mint: &mut Mint) -> Opti
             }
             _ => None,
         };
-        // Before what is put: the last put of a delta tells its life.
-        list.first_mut()?.effects.splice(0..0, back);
+        list.extend(back.map(|back| Mutation { dot: mint.dot(), effects: vec![back] }));
     }
+    let (mut puts, reply) = plan(&op, &Facts { object: &Object::new(others), ..*facts }, mint).ok()?;
+    for (path, dot) in again {
+        let effects = puts.iter_mut().flat_map(|mutation| &mut mutation.effects);
+        effects.filter(|effect| effect.path == path).for_each(|effect| effect.removes.push(dot));
+    }
+    list.append(&mut puts);
     Some((list, reply))
 }
 
