@@ -368,6 +368,7 @@ impl Calls {
                 up: map.up.get(at).copied().unwrap_or(false),
                 answers: standing.answers,
                 resting: standing.rests,
+                isolated: standing.isolated,
                 failures: failures.get(&member.id).copied().unwrap_or(0),
             }
         };
@@ -437,6 +438,7 @@ impl<'a> Tries<'a> {
         let others = routing::others_to_try(&hops, Some(chosen));
         let patience = routing::allowance(self.attempts, self.calls.options.first_try_timeout, self.left(), others);
         self.attempts += 1;
+        self.calls.pool.handle_probe(member.id, entropy::instant(), patience);
         let asked = if self.mutation && hops[chosen].may_be_silent() {
             self.ask_doubtful(member, question, patience).await
         } else {

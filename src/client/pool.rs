@@ -47,8 +47,14 @@ struct Slot {
     failed_at: Option<Instant>,
     rests_until: Option<Instant>,
     answered_at: Option<Instant>,
-    /// Since when it has been cut off from owners, as far as is known.
-    isolated_since: Option<Instant>,
+    isolated: Option<Isolated>,
+}
+
+/// A node that answers and is cut off from owners, as far as is known.
+struct Isolated {
+    since: Instant,
+    /// Until then nobody else finds out whether it still is.
+    until: Instant,
 }
 
 /// How this client has fared with a node of late.
@@ -58,6 +64,8 @@ pub(crate) struct Standing {
     pub rests: bool,
     /// It has answered.
     pub answers: bool,
+    /// It answers and is cut off from owners.
+    pub isolated: bool,
 }
 
 #[derive(Default)]
@@ -128,13 +136,14 @@ impl Pool {
         Standing {
             rests: slot.rests_until.is_some_and(|until| now < until),
             answers: slot.answered_at.is_some_and(|answered| now < answered + ANSWER_HOLDS),
+            isolated: slot.isolated.as_ref().is_some_and(|isolated| now < isolated.until),
         }
     }
 
     /// A request goes to `node`. If it has failed before, this is the one that finds out: the others leave it alone until then.
     pub fn handle_try(&self, node: NodeId, now: Instant, patience: Duration) {
         if let Some(slot) = self.lock().get_mut(&node)
-            && (slot.failures > 0 || slot.isolated_since.is_some())
+            && slot.failures > 0
         {
             slot.rests_until = Some(now + patience);
         }
@@ -151,22 +160,25 @@ impl Pool {
         }
     }
 
-    /// `node` did what it was asked. `reached`: with so many owners that it cannot be cut off from them.
+    /// A request about a key goes to `node`. If it was cut off from owners, this is the one that finds out whether it still is.
+    pub fn handle_probe(&self, node: NodeId, now: Instant, patience: Duration) {
+        if let Some(isolated) = self.lock().get_mut(&node).and_then(|slot| slot.isolated.as_mut()) {
+            isolated.until = now + patience;
+        }
+    }
+
+    /// `node` did what it was asked about a key. `reached`: with so many owners that it cannot be cut off from them.
     pub fn handle_done(&self, node: NodeId, reached: bool, now: Instant) {
-        if let Some(slot) = self.lock().get_mut(&node)
-            && let Some(since) = slot.isolated_since
-            && (reached || now > since + ISOLATED_MAX)
-        {
-            slot.isolated_since = None;
-            slot.rests_until = None;
+        if let Some(slot) = self.lock().get_mut(&node) {
+            slot.isolated.take_if(|isolated| reached || now > isolated.since + ISOLATED_MAX);
         }
     }
 
     /// `node` answered, and is cut off from owners.
     pub fn handle_isolated(&self, node: NodeId, now: Instant) {
         if let Some(slot) = self.lock().get_mut(&node) {
-            slot.isolated_since.get_or_insert(now);
-            slot.rests_until = Some(now + ISOLATED_REST);
+            let until = now + ISOLATED_REST;
+            slot.isolated.get_or_insert(Isolated { since: now, until }).until = until;
         }
     }
 

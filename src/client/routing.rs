@@ -16,6 +16,8 @@ pub struct Hop {
     pub answers: bool,
     /// This client has had no answer from it lately and leaves it alone for a while.
     pub resting: bool,
+    /// It answers this client, and is cut off from owners.
+    pub isolated: bool,
     /// How often this very request has failed there.
     pub failures: u32,
 }
@@ -48,7 +50,8 @@ pub fn is_most(owners: usize, replicas: u8) -> bool {
 
 /// The member to try: one that has failed this request least, that is up and answers, an owner before others. Among equals the
 /// choice follows `spread`, so that the requests of many keys and clients are shared by all. A member that is down or resting is
-/// worth less than two failures, not nothing: what is known may be old. `None` when there are no members.
+/// worth less than two failures, not nothing: what is known may be old. One that is cut off answers, at least, and may do what needs no
+/// others: before one that has failed. `None` when there are no members.
 pub fn next_hop(hops: &[Hop], spread: u64) -> Option<usize> {
     let owners = hops.iter().filter(|hop| hop.owner.is_some()).count();
     let turned = |position: usize, among: usize| match among as u64 {
@@ -62,7 +65,8 @@ pub fn next_hop(hops: &[Hop], spread: u64) -> Option<usize> {
             Some(position) => turned(position, owners),
             None => turned(at, hops.len()),
         };
-        (hop.failures.saturating_add(2 * u32::from(doubtful)), hop.owner.is_none(), turn, at)
+        let failures = hop.failures.saturating_add(2 * u32::from(doubtful));
+        (failures, hop.isolated, hop.owner.is_none(), turn, at)
     })
 }
 
@@ -77,7 +81,7 @@ pub fn backoff(attempt: u32, base: Duration, cap: Duration, random: u64) -> Dura
 
 /// How many members besides the one at `chosen` have not failed this request and look well.
 pub fn others_to_try(hops: &[Hop], chosen: Option<usize>) -> usize {
-    let is_hope = |hop: &Hop| hop.is_up() && !hop.resting && hop.failures == 0;
+    let is_hope = |hop: &Hop| hop.is_up() && !hop.resting && !hop.isolated && hop.failures == 0;
     hops.iter().enumerate().filter(|(at, hop)| Some(*at) != chosen && is_hope(hop)).count()
 }
 

@@ -64,13 +64,16 @@ impl Held {
     }
 
     /// After one row has become `row`, or has gone.
-    fn changed(self, mask: Mask, component: Component, member: &[u8], row: Option<&[u8]>) -> Self {
+    fn changed(self, component: Component, member: &[u8], row: Option<&[u8]>) -> Self {
         let rows = match self {
-            Held::All(rows) => rows,
-            // A register is one row, and there is nothing beside it.
-            _ if component == Component::Register && mask.is_only(Component::Register) => Packed::default(),
+            // What has been read may be read again. Of what is only written many masks are worth more than few rows.
+            Held::All(rows) if rows.bytes() > 0 => rows,
+            Held::All(_) => return Held::Nothing,
             unknown => return unknown,
         };
+        if row.is_some_and(|row| row.len() > SMALL_BYTES) {
+            return Held::Nothing;
+        }
         let rows = rows.with(component, member, row);
         if rows.bytes() <= SMALL_BYTES && rows.rows() <= SMALL_ROWS { Held::All(rows) } else { Held::Nothing }
     }
@@ -125,7 +128,7 @@ impl Objects {
     pub fn changed(&mut self, prefix: &[u8], component: Component, member: &[u8], row: Option<&[u8]>) {
         let room = self.cache.capacity().saturating_sub(self.cache.weight()) as usize;
         if let Some(mut known) = self.cache.peek_mut(prefix) {
-            let held = std::mem::take(&mut known.held).changed(known.mask, component, member, row);
+            let held = std::mem::take(&mut known.held).changed(component, member, row);
             let bytes = OBJECT_BYTES + prefix.len() + held.bytes();
             if bytes <= known.bytes + room {
                 known.held = held;
@@ -205,26 +208,27 @@ mod tests {
         assert!(objects.get(b"a").is_none(), "one sighting does not make a mask");
         objects.remember(b"a", Mask::default(), Held::All(Packed::default()));
         objects.saw(b"a", Component::Member);
-        objects.changed(b"a", Component::Member, b"m", Some(b"row"));
         assert!(objects.get(b"a").expect("remembered").mask.is_only(Component::Member));
-        assert_eq!(held(&objects, b"a"), Some(Packed::default().with(Component::Member, b"m", Some(b"row"))));
-        objects.changed(b"a", Component::Member, b"m", None);
-        assert_eq!(held(&objects, b"a"), Some(Packed::default()));
+        objects.changed(b"a", Component::Member, b"m", Some(b"row"));
+        assert_eq!(held(&objects, b"a"), None, "nobody has read it");
+        let read = Packed::default().with(Component::Member, b"m", Some(b"row"));
+        objects.remember(b"a", only(Component::Member), Held::All(read.clone()));
+        objects.changed(b"a", Component::Member, b"n", Some(b"row"));
+        assert_eq!(held(&objects, b"a"), Some(read.with(Component::Member, b"n", Some(b"row"))));
+        objects.changed(b"a", Component::Member, b"n", None);
+        assert_eq!(held(&objects, b"a"), Some(read));
         for number in 0..=SMALL_ROWS as u8 {
             objects.changed(b"a", Component::Member, &[number], Some(b"row"));
         }
         assert_eq!(held(&objects, b"a"), None, "too many");
 
-        // Of what is but a register the next write is all there is, of anything else it is not.
         for unknown in [Held::Nothing, Held::TooMuch] {
-            objects.remember(b"b", only(Component::Register), unknown.clone());
+            objects.remember(b"b", only(Component::Register), unknown);
             objects.changed(b"b", Component::Register, b"", Some(b"row"));
-            assert_eq!(held(&objects, b"b"), Some(Packed::default().with(Component::Register, b"", Some(b"row"))));
+            assert_eq!(held(&objects, b"b"), None);
+            objects.remember(b"b", only(Component::Register), register(b"row"));
             objects.changed(b"b", Component::Register, b"", Some(&[0; SMALL_BYTES]));
             assert_eq!(held(&objects, b"b"), None, "too large");
-            objects.remember(b"b", only(Component::Member), unknown);
-            objects.changed(b"b", Component::Member, b"m", Some(b"row"));
-            assert_eq!(held(&objects, b"b"), None);
         }
         objects.clear();
         assert!(objects.get(b"a").is_none() && objects.get(b"b").is_none());
