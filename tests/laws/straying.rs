@@ -310,3 +310,205 @@ fn a_count_put_elsewhere_is_known_by_what_counts() {
         post.reads_everywhere(&Op::Get, &Reply::Value(Some("1".into())));
     }
 }
+
+fn is_write(letter: &Letter) -> bool {
+    matches!(letter.message.body, Body::Replicate { .. })
+}
+
+/// A retry brings the rows of an operation one by one: were a dot in two of them, one would be taken for both.
+#[test]
+fn a_count_put_elsewhere_is_not_lost_when_an_earlier_one_is_tried_again() {
+    let mut post = Post::new();
+    let (first, x) = post.say(2, "k", Level::Quorum, increment(), None);
+    post.letters_but(|_| false);
+    assert!(post.answer(first).is_ok());
+    post.ask(0, ends_at(post.now.wall_ms + 1_000), Some(2)).unwrap();
+    post.rest(2_000);
+    assert!(post.ask(0, increment(), Some(2)).is_ok());
+    let added = post.start(2, Level::Quorum, increment());
+    post.bring(|letter| letter.to == 0 && is_write(letter));
+    post.bring(|letter| letter.to == 2);
+    let round_two = std::mem::take(&mut post.letters);
+    let (again, _) = post.say(2, "k", Level::Quorum, increment(), Some(x));
+    post.letters_but(|_| false);
+    assert!(post.answer(again).is_ok());
+    post.letters = round_two;
+    post.letters_but(|_| false);
+    let told = post.answer(added);
+    assert!(told.is_ok());
+    for at in 0..3 {
+        let one = post.start(at, Level::Count(1), Op::Get);
+        assert_eq!(post.answer(one), Ok(Reply::Value(Some("2".into()))), "at {at} alone");
+    }
+    post.reads_everywhere(&Op::Get, &Reply::Value(Some("2".into())));
+}
+
+/// Where the deadline is known, what stands only in the life that has ended is not done.
+#[test]
+fn another_try_where_the_deadline_is_known_finds_the_first_and_is_done() {
+    let mut post = Post::new();
+    post.ask(2, add("a"), None).unwrap();
+    post.ask(1, ends_at(post.now.wall_ms + 1_000), Some(2)).unwrap();
+    post.rest(2_000);
+    let (_, op_id) = post.say(2, "k", Level::Quorum, add("b"), None);
+    post.letters_but(|letter| letter.to == 2);
+    post.letters.clear();
+    post.rest(300);
+    let (again, _) = post.say(1, "k", Level::Quorum, add("b"), Some(op_id));
+    for _ in 0..50 {
+        post.letters_but(|_| false);
+        post.rest(100);
+        post.turn(1, None);
+    }
+    let told = post.answer(again);
+    if told.is_ok() {
+        post.reads_everywhere(&Op::SetMembers, &members(&["b"]));
+    }
+}
+
+fn set_at(value: &str, at_ms: u64) -> Op {
+    let value = Bytes::copy_from_slice(value.as_bytes());
+    Op::Set { value, expiry: SetExpiry::At(at_ms), condition: Condition::Always, old: false }
+}
+
+/// A value may be born with a deadline that has no row of its own, and be given a sooner one.
+#[test]
+fn a_count_ends_with_the_value_whose_deadline_was_made_sooner() {
+    let mut post = Post::new();
+    post.ask(0, set_at("5", post.now.wall_ms + 60_000), None).unwrap();
+    post.ask(0, ends_at(post.now.wall_ms + 1_000), Some(2)).unwrap();
+    post.rest(2_000);
+    post.ask(2, increment(), None).unwrap();
+    post.reads_everywhere(&Op::Get, &Reply::Value(Some("1".into())));
+}
+
+/// What a life is begun with gives way to a deadline that it has been given since, however often it is sent.
+#[test]
+fn a_deadline_given_meanwhile_outlasts_the_beginning_of_a_life() {
+    for before in [3, 0] {
+        let mut post = Post::new();
+        post.ask(0, increment(), None).unwrap();
+        for _ in 0..before {
+            post.ask(2, increment(), None).unwrap();
+        }
+        post.ask(0, ends_at(post.now.wall_ms + 1_000), Some(2)).unwrap();
+        post.rest(2_000);
+        let added = post.start(2, Level::Quorum, increment());
+        post.bring(|letter| letter.to == 0 && is_write(letter));
+        post.bring(|letter| letter.to == 2);
+        // The first round to the other is lost, the second comes to one.
+        let first = post.letters.iter().position(|letter| letter.to == 1).unwrap();
+        post.letters.remove(first);
+        post.bring(|letter| letter.to == 0 && is_write(letter));
+        let ends_ms = post.now.wall_ms + 60_000;
+        let expire = post.start(0, Level::Quorum, ends_at(ends_ms));
+        post.bring(|letter| letter.from + letter.to == 1);
+        // Its answer is slow.
+        post.bring(|letter| letter.from == 2 && letter.to == 1);
+        post.bring(|letter| letter.from == 1 && letter.to == 2);
+        post.letters_but(|_| false);
+        assert!(post.answer(added).is_ok() && post.answer(expire).is_ok());
+        post.reads_everywhere(&Op::Get, &Reply::Value(Some("1".into())));
+        post.reads_everywhere(&Op::Deadline, &Reply::Deadline(Some(Some(ends_ms))));
+    }
+}
+
+/// What was put again where it belongs is found there.
+#[test]
+fn a_moved_count_is_found_done() {
+    let mut post = Post::new();
+    post.ask(2, increment(), None).unwrap();
+    post.ask(0, ends_at(post.now.wall_ms + 1_000), Some(2)).unwrap();
+    post.rest(2_000);
+    let (_, y) = post.say(2, "k", Level::Quorum, increment(), None);
+    post.bring(|letter| letter.to == 0 && is_write(letter));
+    post.bring(|letter| letter.to == 2);
+    post.letters.clear();
+    post.rest(300);
+    let (again, _) = post.say(2, "k", Level::Quorum, increment(), Some(y));
+    for _ in 0..50 {
+        post.letters_but(|_| false);
+        post.rest(100);
+        post.turn(2, None);
+    }
+    let told = post.answer(again);
+    assert!(told.is_ok());
+    post.reads_everywhere(&Op::Get, &Reply::Value(Some("1".into())));
+}
+
+#[test]
+fn a_row_of_a_moved_count_that_comes_alone_hides_nothing() {
+    let mut post = Post::new();
+    let count = || Op::HashIncrement { field: "f".into(), by: Decimal::from_integer(1), integer: true };
+    for _ in 0..2 {
+        post.ask(2, count(), None).unwrap();
+    }
+    let ends_ms = post.now.wall_ms + 100_000;
+    for op in [ends_at(ends_ms), Op::Delete] {
+        post.ask(0, op, Some(2)).unwrap();
+    }
+    let added = post.start(2, Level::Quorum, count());
+    post.bring(|letter| letter.to == 0 && is_write(letter));
+    post.bring(|letter| letter.to == 2);
+    let late: Vec<Letter> = {
+        let all = std::mem::take(&mut post.letters);
+        let (late, now): (Vec<_>, Vec<_>) = all.into_iter().partition(|letter| letter.to == 1);
+        post.letters = now;
+        late
+    };
+    post.letters_but(|_| false);
+    assert!(post.answer(added).is_ok());
+    // Its coordinator reads something else of the key.
+    post.start(0, Level::All, Op::HashGet { fields: vec!["g".into()] });
+    post.letters_but(|_| false);
+    for _ in 0..60 {
+        post.rest(100);
+        post.turn(0, None);
+        post.letters_but(|_| false);
+    }
+    post.letters = late;
+    post.letters_but(|_| false);
+    post.reads_everywhere(&Op::HashGet { fields: vec!["f".into()] }, &Reply::Values(vec![Some("1".into())]));
+}
+
+/// Nor in a later life than the first.
+#[test]
+fn another_try_of_what_came_too_late_in_a_later_life() {
+    let mut post = Post::new();
+    post.ask(2, add("a"), None).unwrap();
+    post.ask(1, ends_at(post.now.wall_ms + 1_000), None).unwrap();
+    post.rest(2_000);
+    post.ask(2, add("a"), None).unwrap();
+    post.ask(1, ends_at(post.now.wall_ms + 1_000), Some(2)).unwrap();
+    post.rest(2_000);
+    let (_, op_id) = post.say(2, "k", Level::Quorum, add("b"), None);
+    post.letters_but(|letter| letter.to == 2);
+    post.letters.clear();
+    post.rest(300);
+    let (again, _) = post.say(2, "k", Level::Quorum, add("b"), Some(op_id));
+    for _ in 0..100 {
+        post.letters_but(|_| false);
+        post.rest(100);
+        post.turn(2, None);
+    }
+    let told = post.answer(again);
+    if told.is_ok() {
+        post.reads_everywhere(&Op::SetMembers, &members(&["b"]));
+    }
+}
+
+/// At a level of all, and one that missed both.
+#[test]
+fn persist_crosses_an_addition() {
+    let mut post = Post::new();
+    post.ask(0, add("a"), None).unwrap();
+    post.ask(0, ends_at(post.now.wall_ms + 1_000), None).unwrap();
+    let persist = Op::SetDeadline { at_ms: None, condition: DeadlineCondition::Always };
+    post.ask(0, persist, Some(2)).unwrap();
+    post.rest(2_000);
+    post.ask(2, add("b"), None).unwrap();
+    post.reads_everywhere(&Op::SetMembers, &members(&["a", "b"]));
+    post.ask(0, ends_at(post.now.wall_ms + 1_000), None).unwrap();
+    post.rest(2_000);
+    post.reads_everywhere(&Op::SetMembers, &members(&[]));
+}

@@ -11,14 +11,14 @@ use crate::data::row::Row;
 use crate::node::planted::Planted;
 use crate::node::repair::Lack;
 use crate::storage::StoreError;
-use crate::wire::message::{LogRow, RepairRow, Scope};
+use crate::wire::message::{LogRow, Refusal, RepairRow, Scope};
 
 use super::super::replica::Mint;
 use super::merge::Held;
 use super::plan::{Facts, Reach};
 use super::{
     Coordinator, Desk, Gathering, Payload, Running, STAMPS_MAX, Standing, check_op_id, largest_payload, merge,
-    own_visible, plan,
+    own_visible, plan, refused,
 };
 
 /// A pick has not seen enough: it is to begin again, somewhere else.
@@ -370,9 +370,20 @@ impl Coordinator {
         running.receipt.duplicate = true;
         let request = &running.request;
         let reply = plan::repeated(&request.op, &request.key, &object, desk.now.wall_ms);
+        let hinted = hinted.filter(|_| known.is_empty());
+        // As every owner is: nobody could see what stands only where it has ended.
+        let late = match &hinted {
+            _ if !owner => false,
+            Some(delta) => desk.replica.strays(desk.turn, desk.now, delta)?.is_some_and(|strays| strays.ended),
+            None => desk.replica.came_too_late(desk.turn, &known)?,
+        };
+        if late {
+            let error = refused(desk, desk.options.me, Refusal::Ended(Box::default()));
+            return self.finish(desk, running, Err(error));
+        }
         let payload = match hinted {
             // So far only a stand-in has it.
-            Some(delta) if known.is_empty() => {
+            Some(delta) => {
                 if owner {
                     desk.replica.take(desk.turn, desk.now, &delta, false)?;
                 } else {
@@ -384,7 +395,7 @@ impl Coordinator {
                 }
                 Payload::Delta(delta)
             }
-            _ => {
+            None => {
                 if owner {
                     desk.replica.take_log_rows(desk.turn, desk.now, running.partition, known.clone())?;
                 }

@@ -220,6 +220,16 @@ enum Payload {
     Standing(Standing),
 }
 
+impl Payload {
+    /// Is it something that another stamp could help?
+    fn is_stamped(&self, op: &Op) -> bool {
+        match self {
+            Payload::Delta(delta) => delta.mutations.iter().any(|mutation| is_stamped(op, mutation)),
+            _ => true,
+        }
+    }
+}
+
 /// Rows or the log's rows, and a note that the operation has been answered.
 #[derive(Clone, Default)]
 struct Standing {
@@ -757,15 +767,23 @@ fn refused(desk: &Desk, from: NodeId, refusal: Refusal) -> RequestError {
     }
 }
 
+/// Does it put what must be stamped above all that stands? The deadline that a life is begun with must not: whoever gave it another has
+/// seen it begin.
+fn is_stamped(op: &Op, mutation: &Mutation) -> bool {
+    let sets_deadline = matches!(op, Op::SetDeadline { .. } | Op::GetExpire { .. });
+    mutation.effects.iter().filter_map(|effect| effect.put.as_ref()).any(|put| match put {
+        Put::Deadline { .. } => sets_deadline,
+        put => put.stamp().is_some(),
+    })
+}
+
 /// The stamped effects once more, under new dots and a stamp above.
-fn restamped(delta: &Delta, mint: &mut Mint) -> Vec<Mutation> {
+fn restamped(op: &Op, delta: &Delta, mint: &mut Mint) -> Vec<Mutation> {
     let stamp = mint.stamp;
     delta
         .mutations
         .iter()
-        .filter(|mutation| {
-            mutation.effects.iter().any(|effect| effect.put.as_ref().is_some_and(|put| put.stamp().is_some()))
-        })
+        .filter(|mutation| is_stamped(op, mutation))
         .map(|mutation| {
             let mut effects = mutation.effects.clone();
             for effect in &mut effects {

@@ -15,8 +15,8 @@ use super::few::{NodeMap, NodeSet};
 use super::plan::{self, Facts, Joins, Reach};
 use super::quorum::Quorum;
 use super::{
-    Coordinator, Desk, Payload, Replicating, Running, STAMPS_MAX, Stage, Standing, ack, owners, refused, restamped,
-    timeout,
+    Coordinator, Desk, Payload, Replicating, Running, STAMPS_MAX, Stage, Standing, ack, is_stamped, owners, refused,
+    restamped, timeout,
 };
 
 impl Coordinator {
@@ -231,7 +231,9 @@ impl Coordinator {
         }
         match result {
             Ok(Kept { newer: Some(stamp), .. })
-                if replicating.stamps < STAMPS_MAX && desk.options.planted != Planted::NotStampedAgain =>
+                if replicating.stamps < STAMPS_MAX
+                    && desk.options.planted != Planted::NotStampedAgain
+                    && replicating.payload.is_stamped(&running.request.op) =>
             {
                 return self.stamp_again(desk, running, replicating, stamp.hlc);
             }
@@ -278,7 +280,7 @@ impl Coordinator {
         running.receipt.stamped_again = true;
         let owner = desk.view.is_owner(running.partition, desk.options.me);
         let again = desk.replica.draw(desk.turn, desk.now, &delta.key, delta.op_id, delta.remember, above, |mint| {
-            restamped(&delta, mint)
+            restamped(&running.request.op, &delta, mint)
         })?;
         if !self.keep_here(desk, &running, &again, owner)? {
             // Round one has been sent.
@@ -287,9 +289,7 @@ impl Coordinator {
         }
         // Round two carries what was stamped; what was not has been sent and need not be again, but its acks went with round one.
         let mut whole = delta;
-        whole.mutations.retain(|mutation| {
-            mutation.effects.iter().all(|effect| effect.put.as_ref().is_none_or(|put| put.stamp().is_none()))
-        });
+        whole.mutations.retain(|mutation| !is_stamped(&running.request.op, mutation));
         whole.mutations.extend(again.mutations);
         whole.made = again.made;
         self.replicate(desk, running, Payload::Delta(whole), replicating.reply, replicating.stamps + 1)

@@ -108,7 +108,7 @@ impl Replica {
         path: &Path,
         row: &Row,
     ) -> Result<(), StoreError> {
-        if path.component == Component::Deadline && path.life() == Some(Life(0)) && !self.state(turn, partition)?.ends {
+        if path.component == Component::Deadline && !self.state(turn, partition)?.ends {
             self.state(turn, partition)?.ends = true;
             self.checkpoint(partition);
         }

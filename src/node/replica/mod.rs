@@ -39,7 +39,7 @@ use crate::data::mutation::{Delta, Effect, Entry, Mutation, apply};
 use crate::data::object::Object;
 use crate::data::op::Key;
 use crate::data::path::{Component, Path, key_prefix, row_key, split_row_key};
-use crate::data::row::{Deadline, Life, Put, Row};
+use crate::data::row::{Deadline, Put, Row};
 use crate::node::planted::Planted;
 use crate::ring::slot;
 use crate::storage::{Overlay, Space, Storage, StoreError};
@@ -69,7 +69,7 @@ pub struct PartitionState {
     pub newest: Hlc,
     /// Some increment was ever retried here.
     pub retries: bool,
-    /// A deadline was ever put on life 0 of some key here.
+    /// A deadline was ever put on a life of some key here.
     pub ends: bool,
     /// Dots of this incarnation up to here are given away: as a stand-in, whose mutations live in hints and not in rows, or in the delta
     /// that is being taken.
@@ -390,13 +390,12 @@ impl Replica {
     /// Does what a delta puts belong elsewhere, as far as is known here? Asked before it is taken: its coordinator may have missed the
     /// deadline of the life that it joined, or that what it stands beside has been deleted and begun anew since; or this owner has. Who
     /// knows more is found out by the coordinator. That it were certain beforehand would cost a read of a quorum before every
-    /// addition; this costs a look at one row, or two where the life ends, and none where no life 0 was ever given a deadline.
+    /// addition; this costs a look at one row, or two where the life ends, and none where no life was ever given a deadline.
     pub fn strays(&mut self, turn: &mut Turn, now: Now, delta: &Delta) -> Result<Option<Box<Strays>>, StoreError> {
         let (Some(basis), Some(life)) = (&delta.basis, delta.life()) else { return Ok(None) };
         let partition = self.partition_of(&delta.key);
         let state = self.state(turn, partition)?;
-        // Whoever joins another life than 0 knows a deadline of it, were it that there is none.
-        if basis.deadline.is_none() && (life != Life(0) || !state.ends) {
+        if basis.deadline.is_none() && !state.ends {
             return Ok(None);
         }
         let wall_ms = now.wall_ms.max(state.promised.wall_ms());
@@ -406,7 +405,13 @@ impl Replica {
             return Ok(None);
         }
         let (mut news, mut ends_ms) = (None, None);
-        if let Some(Row::Deadline(held)) = get_row(turn, &row_key(&prefix, &Path::deadline(life)))? {
+        let deadline = Path::deadline(life);
+        // Whoever has given a deadline to a life that it began has seen what it puts.
+        let begins =
+            delta.mutations.iter().flat_map(|mutation| &mutation.effects).any(|effect| effect.path == deadline);
+        if let Some(Row::Deadline(held)) = get_row(turn, &row_key(&prefix, &deadline))?
+            && !begins
+        {
             news = Some(held.stamp).filter(|_| Some(held.stamp) > basis.deadline);
             ends_ms = held.at_ms;
         }
@@ -444,25 +449,33 @@ impl Replica {
         Ok(Some(Box::new(Strays { news, ended, beside, apart, gone, seen })))
     }
 
-    /// Were these put, as far as is known here, into a life that had already ended then? Asked before they are taken.
+    /// Were these, the mutations of one operation, put, as far as is known here, into lives that had already ended then, and nowhere else?
+    /// Asked before they are taken.
     pub fn came_too_late(&mut self, turn: &mut Turn, entries: &[LogRow]) -> Result<bool, StoreError> {
+        let mut late = false;
         for entry in entries {
             let partition = self.partition_of(&entry.key);
             let state = self.state(turn, partition)?;
-            if !entry.puts || !state.ends || state.seen.contains(entry.dot) {
+            if !entry.puts || !state.ends {
                 continue;
             }
-            let deadline = row_key(&key_prefix(partition, &entry.key), &Path::deadline(Life(0)));
-            let Some(Row::Deadline(Deadline { at_ms: Some(at_ms), .. })) = get_row(turn, &deadline)? else { continue };
-            let is_in_life = |(path, row): &(Path, Option<Row>)| {
+            if state.seen.contains(entry.dot) {
+                return Ok(false);
+            }
+            let prefix = key_prefix(partition, &entry.key);
+            for (path, row) in &entry.rows {
                 let object = Object::new(row.clone().map(|row| (path.clone(), row)));
-                object.visible_entries(0).any(|held| held.dot == entry.dot && held.life == Life(0))
-            };
-            if at_ms <= entry.made.wall_ms() && entry.rows.iter().any(is_in_life) {
-                return Ok(true);
+                for held in object.visible_entries(0).filter(|held| held.dot == entry.dot) {
+                    let deadline = get_row(turn, &row_key(&prefix, &Path::deadline(held.life)))?;
+                    let Some(Row::Deadline(Deadline { at_ms: Some(at_ms), .. })) = deadline else { return Ok(false) };
+                    if at_ms > entry.made.wall_ms() {
+                        return Ok(false);
+                    }
+                    late = true;
+                }
             }
         }
-        Ok(false)
+        Ok(late)
     }
 
     /// Applies a delta: rows, `seen` and log in the turn's batch. `minted`: it was made here just now.
