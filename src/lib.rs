@@ -61,7 +61,8 @@
 //!   saw. Values without a deadline share life 0 until it is given one, and what is added joins the life of what is there. A coordinator
 //!   may have missed a deadline or a deletion, and does not ask before it adds: each delta says what it goes by (`data::mutation::Basis`),
 //!   an owner that knows more says so with its answer, or refuses what would have ended before it began, and the coordinator puts once
-//!   more, elsewhere, what still stands (`node::coordinator::plan::moved`). Hints and levels below a quorum go without that.
+//!   more, elsewhere, what still stands (`node::coordinator::moving::moved`). Hints and levels below a quorum go without that, and so
+//!   does an addition beside a value whose birth with a deadline its coordinator has missed: it stands for longer than the value.
 //!
 //! # Coming level again
 //! Owners report what they have seen about once a second, changed partitions only, and everything at once when a peer or the link to it

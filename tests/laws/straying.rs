@@ -343,6 +343,23 @@ fn a_count_put_elsewhere_is_not_lost_when_an_earlier_one_is_tried_again() {
     post.reads_everywhere(&Op::Get, &Reply::Value(Some("2".into())));
 }
 
+/// The lagging node adds, all get it and none hears of that; another try is told only what is so.
+fn told_as_it_stands(post: &mut Post, again_at: usize) {
+    let (_, op_id) = post.say(2, "k", Level::Quorum, add("b"), None);
+    post.letters_but(|letter| letter.to == 2);
+    post.letters.clear();
+    post.rest(300);
+    let (again, _) = post.say(again_at, "k", Level::Quorum, add("b"), Some(op_id));
+    for _ in 0..100 {
+        post.letters_but(|_| false);
+        post.rest(100);
+        post.turn(again_at, None);
+    }
+    if post.answer(again).is_ok() {
+        post.reads_everywhere(&Op::SetMembers, &members(&["b"]));
+    }
+}
+
 /// Where the deadline is known, what stands only in the life that has ended is not done.
 #[test]
 fn another_try_where_the_deadline_is_known_finds_the_first_and_is_done() {
@@ -350,20 +367,7 @@ fn another_try_where_the_deadline_is_known_finds_the_first_and_is_done() {
     post.ask(2, add("a"), None).unwrap();
     post.ask(1, ends_at(post.now.wall_ms + 1_000), Some(2)).unwrap();
     post.rest(2_000);
-    let (_, op_id) = post.say(2, "k", Level::Quorum, add("b"), None);
-    post.letters_but(|letter| letter.to == 2);
-    post.letters.clear();
-    post.rest(300);
-    let (again, _) = post.say(1, "k", Level::Quorum, add("b"), Some(op_id));
-    for _ in 0..50 {
-        post.letters_but(|_| false);
-        post.rest(100);
-        post.turn(1, None);
-    }
-    let told = post.answer(again);
-    if told.is_ok() {
-        post.reads_everywhere(&Op::SetMembers, &members(&["b"]));
-    }
+    told_as_it_stands(&mut post, 1);
 }
 
 fn set_at(value: &str, at_ms: u64) -> Op {
@@ -481,20 +485,7 @@ fn another_try_of_what_came_too_late_in_a_later_life() {
     post.ask(2, add("a"), None).unwrap();
     post.ask(1, ends_at(post.now.wall_ms + 1_000), Some(2)).unwrap();
     post.rest(2_000);
-    let (_, op_id) = post.say(2, "k", Level::Quorum, add("b"), None);
-    post.letters_but(|letter| letter.to == 2);
-    post.letters.clear();
-    post.rest(300);
-    let (again, _) = post.say(2, "k", Level::Quorum, add("b"), Some(op_id));
-    for _ in 0..100 {
-        post.letters_but(|_| false);
-        post.rest(100);
-        post.turn(2, None);
-    }
-    let told = post.answer(again);
-    if told.is_ok() {
-        post.reads_everywhere(&Op::SetMembers, &members(&["b"]));
-    }
+    told_as_it_stands(&mut post, 2);
 }
 
 /// At a level of all, and one that missed both.

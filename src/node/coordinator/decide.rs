@@ -15,6 +15,7 @@ use crate::wire::message::{LogRow, Refusal, RepairRow, Scope};
 
 use super::super::replica::Mint;
 use super::merge::Held;
+use super::moving;
 use super::plan::{Facts, Reach};
 use super::{
     Coordinator, Desk, Gathering, Payload, Running, STAMPS_MAX, Standing, check_op_id, largest_payload, merge,
@@ -290,7 +291,7 @@ impl Coordinator {
         };
         let mut delta =
             desk.replica.draw(desk.turn, desk.now, &request.key, request.op_id, request.remember, above, make)?;
-        if owner && plan::may_stray(&request.op) {
+        if owner && moving::may_stray(&request.op) {
             delta.basis = Some(plan::basis(&facts, &delta));
         }
         let reply = match planned {

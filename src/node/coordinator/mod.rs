@@ -17,6 +17,7 @@ mod decide;
 mod few;
 mod gather;
 pub mod merge;
+mod moving;
 mod naming;
 mod patience;
 pub mod plan;

@@ -12,6 +12,7 @@ use crate::storage::StoreError;
 use crate::wire::message::{BESIDE_MAX, Body, Kept, Refusal, Role, Scope, Strays, Ticket};
 
 use super::few::{NodeMap, NodeSet};
+use super::moving;
 use super::plan::{self, Facts, Joins, Reach};
 use super::quorum::Quorum;
 use super::{
@@ -315,7 +316,7 @@ impl Coordinator {
         let wall_ms = desk.now.wall_ms;
         let state = desk.replica.state(desk.turn, running.partition)?;
         let knows = |dot| state.seen.contains(dot) || state.dead.contains(&dot);
-        Ok(plan::strayed(strays, delta, &here, knows, wall_ms))
+        Ok(moving::strayed(strays, delta, &here, knows, wall_ms))
     }
 
     /// A replica knows of a deadline, or of a new beginning, that this one did not: what was put, as far as it still stands, is put once
@@ -351,7 +352,7 @@ impl Coordinator {
         let (op_id, remember) = (request.op_id, request.remember);
         let (mut whole, mut reply) = (delta.clone(), None);
         let again = desk.replica.draw(desk.turn, desk.now, &request.key, op_id, remember, above, |mint| {
-            let (mutations, told) = plan::moved(&request.op, &facts, &mut whole, mint).unzip();
+            let (mutations, told) = moving::moved(&request.op, &facts, &mut whole, mint).unzip();
             reply = told;
             mutations.unwrap_or_default()
         })?;
